@@ -64,6 +64,7 @@ func Command(name, short string) *cobra.Command {
 	}
 	root.SetVersionTemplate(name + " version " + version() + "\n")
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return fault.Hint(fault.As(fault.ErrUsage, err), "%s --help", c.CommandPath())
 	})
