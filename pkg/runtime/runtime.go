@@ -1,0 +1,148 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package runtime makes a process of an OCI bundle and looks after it: create, start, run, exec, kill, delete,
+// state, list, pause, resume, with runc's meaning of each. The files it keeps are package state's.
+//
+// It never runs code of its own inside a container. A config.json becomes a program, a list of system calls
+// (internal/compile, internal/prog), which a few hundred bytes of machine code execute in the new namespaces
+// (internal/initasm).
+//
+//	rt := runtime.New(place.Containers(place.Run()))
+//	c, err := rt.Create(ctx, runtime.CreateOptions{ID: "web", Bundle: "./web"})
+//	err = rt.Start(ctx, "web")
+//	status, err := c.Wait()
+package runtime
+
+import (
+	"context"
+	"os"
+	"syscall"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+
+	"github.com/ctr-tools/ctr/pkg/state"
+)
+
+// A Runtime works on the containers of one state root.
+type Runtime struct {
+	root string
+
+	// Warn gets what is worth saying but no error; nil drops it.
+	Warn func(message string)
+}
+
+// New returns a Runtime for the state root, which need not exist.
+func New(root string) *Runtime { return &Runtime{root: root} }
+
+// Stdio is what a process gets as its standard streams; nil is the caller's own. With a terminal they are not
+// used.
+type Stdio struct{ Stdin, Stdout, Stderr *os.File }
+
+// CreateOptions say what to create and with what.
+type CreateOptions struct {
+	ID     string
+	Bundle string // directory; empty: the working directory
+	Stdio
+
+	// One of the two has to be set if process.terminal is true, and none otherwise: a connected unix socket,
+	// or the path of a listening one, which gets the master of the container's terminal (SCM_RIGHTS).
+	Console       *os.File
+	ConsoleSocket string
+
+	PidFile      string // gets init's number on the host
+	PidfdSocket  string // path of a listening unix socket that gets a pidfd of init (SCM_RIGHTS)
+	NoPivot      bool   // MS_MOVE and chroot instead of pivot_root
+	NoNewKeyring bool
+	PreserveFDs  int // how many of the caller's descriptors, from 3 on, the process gets
+}
+
+// RunOptions are for Run.
+type RunOptions struct {
+	CreateOptions
+	Detach bool // return when the process has started
+	Keep   bool // leave state and cgroup for delete
+}
+
+// A Process is a child of the caller that was started in a container: a container's init or what exec started.
+type Process struct {
+	Pid int
+	// unexported fields follow
+}
+
+// Wait waits for the end of the process. Only the process that called Create or StartExec can, and once.
+func (p *Process) Wait() (syscall.WaitStatus, error) { panic("not yet") }
+
+// Create makes a container whose init waits for [Runtime.Start]. Init is a child of the calling process.
+func (r *Runtime) Create(ctx context.Context, o CreateOptions) (*Process, error) { panic("not yet") }
+
+// Start lets init execute the user's program. It fails, naming the cause, if that program cannot be executed.
+func (r *Runtime) Start(ctx context.Context, id string) error { panic("not yet") }
+
+// Run is Create and Start and, unless Detach, Wait with signals passed on, and Delete. The status is what a
+// shell would say: the exit status, or 128 + the number of the signal.
+func (r *Runtime) Run(ctx context.Context, o RunOptions) (status int, err error) { panic("not yet") }
+
+// ExecOptions say what to execute in a running container.
+type ExecOptions struct {
+	Process *specs.Process // all of it, or nil: the container's own with the fields below
+
+	Args           []string
+	Cwd            string
+	Env            []string // added
+	Terminal       *bool
+	User           *specs.User
+	AdditionalGids []uint32
+	Capabilities   []string // added
+	NoNewPrivs     *bool
+
+	Stdio
+	Console       *os.File
+	ConsoleSocket string
+	PidFile       string
+	PidfdSocket   string
+	PreserveFDs   int
+	Cgroup        string // below the container's
+	IgnorePaused  bool
+	Detach        bool // Exec only
+}
+
+// StartExec starts a process in a running container, as a child of the calling process.
+func (r *Runtime) StartExec(ctx context.Context, id string, o ExecOptions) (*Process, error) {
+	panic("not yet")
+}
+
+// Exec is StartExec and, unless Detach, Wait with signals passed on; the status is as Run's.
+func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (status int, err error) {
+	panic("not yet")
+}
+
+// Kill sends a signal to init, or with all to every process in the container's cgroup.
+func (r *Runtime) Kill(id string, sig syscall.Signal, all bool) error { panic("not yet") }
+
+// Delete removes what there is of a container that has stopped, or with force of any: then init is killed
+// first, and a container that does not exist is no error.
+func (r *Runtime) Delete(ctx context.Context, id string, force bool) error { panic("not yet") }
+
+// A Container is a container's recorded state and where it is in its life.
+type Container struct {
+	*state.State
+	Status state.Status
+}
+
+// State returns the state of one container. It fails with fs.ErrNotExist.
+func (r *Runtime) State(id string) (*Container, error) { panic("not yet") }
+
+// List returns all containers, sorted by id; those whose state cannot be read are left out, with a warning.
+func (r *Runtime) List() ([]*Container, error) { panic("not yet") }
+
+// Pids returns the numbers, on the host, of all processes of the container.
+func (r *Runtime) Pids(id string) ([]int, error) { panic("not yet") }
+
+// Pause freezes all processes of the container.
+func (r *Runtime) Pause(id string) error { panic("not yet") }
+
+// Resume thaws them.
+func (r *Runtime) Resume(id string) error { panic("not yet") }
+
+// Dir is the state directory of a container: a supervisor may keep files of its own there, which Delete removes.
+func (r *Runtime) Dir(id string) string { return state.Dir(r.root, id) }
