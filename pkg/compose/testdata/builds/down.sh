@@ -1,0 +1,3 @@
+#!/bin/sh
+# Project builds: down.
+# Nothing to do.

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Project everything: down.
+# Nothing to do.

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Project names: down.
+# Nothing to do.

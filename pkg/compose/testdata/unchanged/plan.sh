@@ -1,0 +1,3 @@
+#!/bin/sh
+# Project unchanged: up.
+# Nothing to do.

@@ -1,0 +1,3 @@
+#!/bin/sh
+# Project web: down.
+# Nothing to do.

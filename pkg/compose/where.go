@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package compose
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+
+	"go.yaml.in/yaml/v4"
+)
+
+// maxFileBytes bounds a file that is read a second time to name a line in it.
+const maxFileBytes = 4 << 20
+
+// whereIs names file and line of an attribute as "compose.yaml:12: ", or nothing if it is in none of the files
+// (stdin, included files). The last file that has it counts: it overrides the others.
+func whereIs(files []string, path []string) (where string) {
+	best := 0
+	for _, file := range files {
+		st, err := os.Stat(file)
+		if err != nil || !st.Mode().IsRegular() || st.Size() > maxFileBytes {
+			continue
+		}
+		data, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		var doc yaml.Node
+		if yaml.Unmarshal(data, &doc) != nil || len(doc.Content) == 0 {
+			continue
+		}
+		line, depth := descend(doc.Content[0], path)
+		if depth > 0 && depth >= best {
+			best = depth
+			where = fmt.Sprintf("%s:%d: ", shorten(file), line)
+		}
+	}
+	return where
+}
+
+// descend follows path as far as the node has it and returns the line of the last key found and how many there
+// were.
+func descend(n *yaml.Node, path []string) (line, depth int) {
+	for n.Kind == yaml.AliasNode && n.Alias != nil {
+		n = n.Alias
+	}
+	if len(path) == 0 || n.Kind != yaml.MappingNode {
+		return 0, 0
+	}
+	for i := 0; i+1 < len(n.Content); i += 2 {
+		if n.Content[i].Value == path[0] {
+			l, d := descend(n.Content[i+1], path[1:])
+			if d == 0 {
+				l = n.Content[i].Line
+			}
+			return l, d + 1
+		}
+	}
+	return 0, 0
+}
+
+// shorten makes a path relative to the working directory where that leads down.
+func shorten(file string) string {
+	if wd, err := os.Getwd(); err == nil {
+		if rel, err := filepath.Rel(wd, file); err == nil && filepath.IsLocal(rel) {
+			return rel
+		}
+	}
+	return file
+}
