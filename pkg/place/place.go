@@ -66,5 +66,14 @@ func Containers(run string) string { return filepath.Join(run, "containers") }
 // Netns holds the handles (bind mounts) of network namespaces.
 func Netns(run string) string { return filepath.Join(run, "netns") }
 
+// Attachments holds what is known of each bundle that is joined to networks.
+func Attachments(run string) string { return filepath.Join(run, "attachments") }
+
+// Leases holds the addresses given out (host-local's dataDir), one directory for each network.
+func Leases(run string) string { return filepath.Join(run, "leases") }
+
+// CNICache is libcni's cache directory.
+func CNICache(run string) string { return filepath.Join(run, "cni") }
+
 // Layers holds the mounts of layer images, one for each layer and boot.
 func Layers(run string) string { return filepath.Join(run, "layers") }
