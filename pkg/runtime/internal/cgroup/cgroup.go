@@ -21,6 +21,7 @@ import (
 	"fmt"
 	"io/fs"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -52,6 +53,25 @@ func Open(paths []Path) *Cgroup { return &Cgroup{paths: paths} }
 
 // Paths returns the container's directories; save Controller and Dir to Open them again.
 func (c *Cgroup) Paths() []Path { return c.paths }
+
+// FromPaths is Open for a map from Controller to Dir, as state.json keeps it.
+func FromPaths(m map[string]string) *Cgroup {
+	c := &Cgroup{paths: make([]Path, 0, len(m))}
+	for k, d := range m {
+		c.paths = append(c.paths, Path{Controller: k, Dir: d})
+	}
+	slices.SortFunc(c.paths, func(a, b Path) int { return strings.Compare(a.Controller, b.Controller) })
+	return c
+}
+
+// Map is Paths for state.json.
+func (c *Cgroup) Map() map[string]string {
+	m := make(map[string]string, len(c.paths))
+	for _, p := range c.paths {
+		m[p.Controller] = p.Dir
+	}
+	return m
+}
 
 // V2 says whether all limits live in the v2 hierarchy: the pure v2 set-up.
 func (c *Cgroup) V2() bool { return len(c.paths) == 1 && c.paths[0].Controller == "" }
