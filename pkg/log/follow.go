@@ -55,6 +55,9 @@ func (r *reader) follow(ctx context.Context, path string, f *os.File, wake *watc
 		if finish {
 			return nil
 		}
+		if err := r.idle(); err != nil {
+			return err
+		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()

@@ -25,6 +25,7 @@ type ReadOptions struct {
 	Until  time.Time       // records before this time; zero: no bound
 	Follow bool            // wait for further records until Done or the context ends
 	Done   <-chan struct{} // with Follow: once closed, what is there is read to its end
+	Idle   func() error    // called when all there is was given, before waiting and at the end; may be nil
 }
 
 // Read gives the chosen records of the log at path to emit, oldest first. Lines that are no records are
@@ -56,15 +57,17 @@ func Read(ctx context.Context, path string, opt ReadOptions, emit func(Record) e
 	r := &reader{opt: opt, emit: emit}
 	var last *os.File
 	for _, f := range files {
-		if err := r.drain(ctx, f); err != nil || r.past {
+		if err := r.drain(ctx, f); err != nil {
 			return err
 		}
 		last = f
 	}
-	if !opt.Follow {
-		return nil
+	if opt.Follow && !r.past {
+		if err := r.follow(ctx, path, last, wake); err != nil {
+			return err
+		}
 	}
-	return r.follow(ctx, path, last, wake)
+	return r.idle()
 }
 
 // open opens the files of a log, oldest first. A rotation meanwhile is noticed by a file that comes twice.
@@ -147,6 +150,13 @@ func (r *reader) drain(ctx context.Context, f *os.File) error {
 		}
 	}
 	return nil
+}
+
+func (r *reader) idle() error {
+	if r.opt.Idle == nil {
+		return nil
+	}
+	return r.opt.Idle()
 }
 
 func (r *reader) record(line []byte) error {
