@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strings"
@@ -265,6 +266,12 @@ func (l *Layout) Tag(name string, d ocispec.Descriptor) error {
 	if !descriptor.IsIndex(d.MediaType) && !descriptor.IsManifest(d.MediaType) {
 		return fmt.Errorf("name %s: media type %q, want an index or a manifest", name, d.MediaType)
 	}
+	// The check that the blob is there and the name that keeps it belong together: GC stays out.
+	share, err := atomicfile.LockPath(filepath.Join(l.dir, ocispec.ImageLayoutFile), false)
+	if err != nil {
+		return err
+	}
+	defer share.Unlock()
 	if !l.hasWhole(d) {
 		return fmt.Errorf("name %s: blob %s: not in image layout %s: %w", name, d.Digest, l.dir, fs.ErrNotExist)
 	}

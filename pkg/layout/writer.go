@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash"
 	"io"
 	"os"
 	"path/filepath"
@@ -80,21 +81,78 @@ func (w *Writer) commit(f *atomicfile.File, d digest.Digest) error {
 // Put stores the content of r and returns its descriptor. A nil error means that the blob is in the layout,
 // not that this call put it there. Readers never see a part of a blob.
 func (w *Writer) Put(ctx context.Context, mediaType string, r io.Reader) (ocispec.Descriptor, error) {
+	p, err := w.Pending()
+	if err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	defer p.Abort()
+	if _, err := io.Copy(p, reader{ctx, r}); err != nil {
+		return ocispec.Descriptor{}, err
+	}
+	d := ocispec.Descriptor{MediaType: mediaType, Digest: p.Digest(), Size: p.Size()}
+	return d, p.Commit(d.Digest)
+}
+
+// A Pending is a blob that is being written, for those who get it in pieces and learn its digest at the end.
+// Exactly one of Commit and Abort takes effect, the first one.
+type Pending struct {
+	w *Writer
+	f *atomicfile.File
+	h hash.Hash
+	n int64
+}
+
+// Pending starts a blob.
+func (w *Writer) Pending() (*Pending, error) {
 	f, err := w.temp()
 	if err != nil {
-		return ocispec.Descriptor{}, err
+		return nil, err
 	}
-	defer f.Abort()
-	h := digest.Canonical.Digester()
-	n, err := io.Copy(io.MultiWriter(f, h.Hash()), reader{ctx, r})
-	if err != nil {
-		return ocispec.Descriptor{}, err
+	return &Pending{w: w, f: f, h: digest.Canonical.Hash()}, nil
+}
+
+// Write appends to the blob.
+func (p *Pending) Write(b []byte) (int, error) {
+	n, err := p.f.Write(b)
+	p.h.Write(b[:n])
+	p.n += int64(n)
+	return n, err
+}
+
+// Size is the number of bytes written.
+func (p *Pending) Size() int64 { return p.n }
+
+// Digest is the SHA-256 of what has been written.
+func (p *Pending) Digest() digest.Digest {
+	return digest.NewDigestFromBytes(digest.Canonical, p.h.Sum(nil))
+}
+
+// Abort forgets the blob.
+func (p *Pending) Abort() { p.f.Abort() }
+
+// Commit puts the blob in place if its digest is want, and forgets it with ErrDigestMismatch otherwise.
+func (p *Pending) Commit(want digest.Digest) error {
+	defer p.f.Abort()
+	if err := descriptor.CheckDigest(want); err != nil {
+		return err
 	}
-	d := ocispec.Descriptor{MediaType: mediaType, Digest: h.Digest(), Size: n}
-	if w.l.hasWhole(d) {
-		return d, nil
+	got := p.Digest()
+	if want.Algorithm() != digest.Canonical {
+		if _, err := p.f.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
+		var err error
+		if got, err = want.Algorithm().FromReader(p.f); err != nil {
+			return err
+		}
 	}
-	return d, w.commit(f, d.Digest)
+	if got != want {
+		return descriptor.Mismatch("blob %s: content has another digest", want)
+	}
+	if p.w.l.hasWhole(ocispec.Descriptor{Digest: want, Size: p.n}) {
+		return nil
+	}
+	return p.w.commit(p.f, want)
 }
 
 // PutVerified stores the content of r if it is what want says, and ErrDigestMismatch otherwise. A blob that
