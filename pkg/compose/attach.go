@@ -19,9 +19,6 @@ func (c *Container) setVolumes(p *types.Project, s types.ServiceConfig) error {
 	for _, t := range sorted(s.Tmpfs) {
 		c.volumes = append(c.volumes, "--tmpfs", t)
 	}
-	if s.NetworkMode == "host" {
-		c.mounts = append(c.mounts, "/etc/resolv.conf:/etc/resolv.conf:ro", "/etc/hosts:/etc/hosts:ro")
-	}
 	for _, v := range s.Volumes {
 		switch v.Type {
 		case types.VolumeTypeTmpfs:
@@ -114,11 +111,21 @@ func anonymousVolume(id, target string) string {
 // setNetworks makes ctr-net attach's arguments. The service's name and the container's are aliases on each
 // network, for one-offs only what was asked for.
 func (c *Container) setNetworks(p *types.Project, s types.ServiceConfig) error {
-	if s.NetworkMode != "" && s.NetworkMode != "bridge" {
-		if len(s.Ports) > 0 && s.NetworkMode != "host" {
-			return fmt.Errorf("ports: cannot be published with network_mode %s", s.NetworkMode)
+	c.join = []string{"--hostname", c.hostname(s)}
+	if s.Uts == "host" {
+		c.join = []string{}
+	}
+	switch s.NetworkMode {
+	case "":
+	case "host", "none":
+		if len(s.Ports) > 0 && s.NetworkMode == "none" {
+			return fmt.Errorf("ports: cannot be published with network_mode none")
 		}
-		return nil // configPatch refuses what it does not know
+		c.networks = []string{s.NetworkMode}
+		c.setNames(s)
+		return nil
+	default:
+		return fmt.Errorf("network_mode: %q is not supported yet; want host or none", s.NetworkMode)
 	}
 	keys := make([]string, 0, len(s.Networks))
 	for k := range s.Networks {
@@ -128,57 +135,53 @@ func (c *Container) setNetworks(p *types.Project, s types.ServiceConfig) error {
 		a, b := priority(s.Networks[keys[i]]), priority(s.Networks[keys[j]])
 		return a > b || a == b && keys[i] < keys[j]
 	})
-	if len(keys) == 0 {
-		return nil
-	}
 	names := []string{c.ID}
 	if !c.OneOff {
 		names = []string{c.Service, c.ID}
 	}
-	f := []string{"--hostname", c.hostname(s)}
-	f = append(f, flags("--alias", names)...)
-	var ips, macs []string
-	for _, k := range keys {
+	c.join = append(c.join, flags("--alias", names)...)
+	for i, k := range keys {
 		n, ok := p.Networks[k]
 		if !ok {
 			return fmt.Errorf("networks: %s: no network of this name at the top level", k)
 		}
-		c.networks = append(c.networks, n.Name)
 		at := s.Networks[k]
 		if at == nil {
-			continue
+			at = &types.ServiceNetworkConfig{}
 		}
-		of := "" // with one network, names need no network
-		if len(keys) > 1 {
-			of = n.Name + "="
-		}
+		var opts []string
 		for _, a := range sorted(at.Aliases) {
 			if !c.OneOff {
-				f = append(f, "--alias", of+a)
+				opts = append(opts, "alias="+a)
 			}
 		}
-		if at.Ipv4Address != "" && !c.OneOff {
-			ips = append(ips, of+at.Ipv4Address)
+		for _, ip := range []string{at.Ipv4Address, at.Ipv6Address} {
+			if ip != "" && !c.OneOff {
+				opts = append(opts, "ip="+ip)
+			}
 		}
-		if at.MacAddress != "" {
-			macs = append(macs, of+at.MacAddress)
+		if at.InterfaceName != "" {
+			opts = append(opts, "interface="+at.InterfaceName)
 		}
-	}
-	if s.MacAddress != "" && macs == nil {
-		macs = []string{s.MacAddress}
-	}
-	f = append(f, flags("--ip", ips)...)
-	f = append(f, flags("--mac", macs)...)
-	var hosts []string
-	for host, addrs := range s.ExtraHosts {
-		for _, a := range addrs {
-			hosts = append(hosts, host+":"+a)
+		mac := at.MacAddress
+		if mac == "" && i == 0 {
+			mac = s.MacAddress
 		}
+		if mac != "" {
+			opts = append(opts, "mac="+mac)
+		}
+		name := n.Name
+		for _, o := range opts {
+			if strings.Contains(o, ",") {
+				return fmt.Errorf("networks.%s: found %q, want no comma in it", k, o)
+			}
+		}
+		if len(opts) > 0 {
+			name += ":" + strings.Join(opts, ",")
+		}
+		c.networks = append(c.networks, name)
 	}
-	f = append(f, flags("--add-host", sorted(hosts))...)
-	f = append(f, flags("--dns", s.DNS)...)
-	f = append(f, flags("--dns-search", s.DNSSearch)...)
-	f = append(f, flags("--dns-option", s.DNSOpts)...)
+	c.setNames(s)
 	for _, port := range s.Ports {
 		spec, err := publishSpec(port, c.Number)
 		if err != nil {
@@ -186,8 +189,20 @@ func (c *Container) setNetworks(p *types.Project, s types.ServiceConfig) error {
 		}
 		c.Publish = append(c.Publish, spec)
 	}
-	c.join = append(f, flags("--publish", c.Publish)...)
+	c.join = append(c.join, flags("--publish", c.Publish)...)
 	return nil
+}
+
+// setNames adds what becomes /etc/hosts and /etc/resolv.conf.
+func (c *Container) setNames(s types.ServiceConfig) {
+	var hosts []string
+	for host, addrs := range s.ExtraHosts {
+		for _, a := range addrs {
+			hosts = append(hosts, host+":"+a)
+		}
+	}
+	c.join = append(c.join, flags("--add-host", sorted(hosts))...)
+	c.join = append(c.join, flags("--dns", s.DNS)...)
 }
 
 func priority(n *types.ServiceNetworkConfig) int {

@@ -49,6 +49,7 @@ type Resource struct {
 	Key      string // in the file; empty for anonymous volumes
 	Name     string
 	External bool     // has to be there, is not ours to make or remove
+	Shared   bool     // made where it is missing, but no project's
 	Flags    []string // of create, labels excepted
 	Labels   map[string]string
 }
@@ -112,19 +113,6 @@ func Desire(p *types.Project, scale Scale) (*Desired, error) {
 		}
 	}
 	return d, nil
-}
-
-// OneOff is the container of ctr-compose run: id is its name, n its number among the service's one-offs.
-func OneOff(p *types.Project, s types.ServiceConfig, id string, n int) (*Container, []Resource, error) {
-	c, err := newContainer(p, s, n, id)
-	if err != nil {
-		return nil, nil, fmt.Errorf("services.%s.%w", s.Name, err)
-	}
-	c.annotate(map[string]string{
-		project.LabelWorkingDir:  p.WorkingDir,
-		project.LabelConfigFiles: strings.Join(p.ComposeFiles, ","),
-	})
-	return c, anonymousVolumes(c, s), nil
 }
 
 func desireService(p *types.Project, s types.ServiceConfig) (*Service, error) {
@@ -292,8 +280,11 @@ func (d *Desired) desireVolumes(p *types.Project) error {
 			if len(v.DriverOpts) > 0 {
 				return fmt.Errorf("volumes.%s.driver_opts: not supported yet; a bind mount serves for a directory of the host", key)
 			}
-			r.Labels = with(v.Labels, project.LabelProject, p.Name)
-			r.Labels[project.LabelVolume] = key
+			_, r.Shared = v.Extensions[shared]
+			if !r.Shared {
+				r.Labels = with(v.Labels, project.LabelProject, p.Name)
+				r.Labels[project.LabelVolume] = key
+			}
 		}
 		d.Volumes = append(d.Volumes, r)
 	}

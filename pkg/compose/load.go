@@ -30,6 +30,7 @@ type LoadOptions struct {
 	Profiles  []string // --profile
 	Services  []string // those named on the command line: their profiles are active; empty: all
 	NoDeps    bool     // with Services: without those they depend on
+	Lenient   bool     // attributes without effect are passed over in silence
 	Warn      func(string)
 }
 
@@ -77,6 +78,9 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 		}
 	}
 	p = p.WithoutUnnecessaryResources()
+	if o.Lenient {
+		return p, nil
+	}
 	return p, report(p, findings, o.Warn)
 }
 

@@ -172,7 +172,6 @@ func (o object) namespaces(s types.ServiceConfig) error {
 		attribute, value string
 		kind             specs.LinuxNamespaceType
 	}{
-		{"network_mode", s.NetworkMode, specs.NetworkNamespace},
 		{"pid", s.Pid, specs.PIDNamespace},
 		{"ipc", s.Ipc, specs.IPCNamespace},
 		{"uts", s.Uts, specs.UTSNamespace},
@@ -182,10 +181,6 @@ func (o object) namespaces(s types.ServiceConfig) error {
 		case "", "private":
 		case "host":
 			host[n.kind] = true
-		case "none":
-			if n.kind != specs.NetworkNamespace {
-				return fmt.Errorf("%s: found %q, want host or nothing", n.attribute, n.value)
-			}
 		default:
 			return fmt.Errorf("%s: %q is not supported yet; want host or nothing", n.attribute, n.value)
 		}

@@ -44,6 +44,9 @@ func (p *Plan) Script() string {
 				line, toolkit.QuoteWord(s.Want), toolkit.QuoteWord(s.About))
 		case s.Stdin != "":
 			end := heredocEnd(s.Stdin)
+			if s.quietInScript() {
+				line += " >/dev/null"
+			}
 			fmt.Fprintf(&b, "%s <<'%s'\n%s", line, end, s.Stdin)
 			if !strings.HasSuffix(s.Stdin, "\n") {
 				b.WriteString("\n")

@@ -13,7 +13,7 @@ import (
 func supportedAttributes() []string {
 	return []string{
 		"annotations", "cap_add", "cap_drop", "cgroup", "command", "container_name", "cpu_period", "cpu_quota",
-		"cpu_shares", "cpus", "cpuset", "depends_on", "dns", "dns_opt", "dns_search", "domainname", "entrypoint",
+		"cpu_shares", "cpus", "cpuset", "depends_on", "dns", "domainname", "entrypoint",
 		"env_file", "environment", "expose", "extends", "extra_hosts", "group_add", "healthcheck", "hostname", "image",
 		"init", "ipc", "label_file", "labels", "mac_address", "mem_limit", "mem_reservation", "mem_swappiness",
 		"memswap_limit", "network_mode", "oom_kill_disable", "oom_score_adj", "pid", "pids_limit", "platform", "ports",
@@ -35,7 +35,7 @@ func supportedPaths() []tree.Path {
 	add("services.*.build.", "args", "context", "dockerfile", "dockerfile_inline", "no_cache", "platforms", "tags", "target")
 	add("services.*.deploy.", "replicas", "restart_policy.condition", "restart_policy.max_attempts")
 	add("services.*.deploy.resources.", "limits.cpus", "limits.memory", "limits.pids", "reservations.memory")
-	add("services.*.networks.*.", "aliases", "ipv4_address", "mac_address", "priority")
+	add("services.*.networks.*.", "aliases", "interface_name", "ipv4_address", "ipv6_address", "mac_address", "priority")
 	add("services.*.volumes.[].", "type", "source", "target", "read_only", "consistency", "bind.propagation",
 		"bind.create_host_path", "volume.nocopy", "tmpfs.size", "tmpfs.mode")
 	add("networks.*.", "name", "driver", "external", "internal", "labels", "ipam.config.[].subnet", "ipam.config.[].gateway",

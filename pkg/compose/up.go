@@ -39,9 +39,23 @@ func Images(want *Desired, have *Observed, o UpOptions) *Plan {
 
 // Up plans the way from have to want. Where nothing differs, the plan is empty.
 func Up(want *Desired, have *Observed, o UpOptions) (*Plan, error) {
+	u, err := newUp(want, have, o)
+	if err != nil {
+		return nil, err
+	}
+	u.orphans()
+	for _, s := range want.Services {
+		u.service(s)
+	}
+	return u.Plan, nil
+}
+
+// newUp plans networks and volumes.
+func newUp(want *Desired, have *Observed, o UpOptions) (*upPlan, error) {
 	u := &upPlan{
 		Plan:   &Plan{Project: want.Project, Root: o.Root, Run: o.Run, Title: or(o.Title, "up")},
 		o:      o,
+		want:   want,
 		have:   have,
 		found:  map[string]*Found{},
 		images: map[string]int{},
@@ -49,25 +63,14 @@ func Up(want *Desired, have *Observed, o UpOptions) (*Plan, error) {
 		begun:  map[string][]int{},
 		ready:  map[string][]int{},
 		again:  map[string]bool{},
-		want:   want,
 	}
 	for i := range have.Containers {
 		u.found[have.Containers[i].ID] = &have.Containers[i]
 	}
-	for _, r := range []struct {
-		kind, tool string
-		want       []Resource
-		have       []FoundResource
-	}{{"network", "ctr-net", want.Networks, have.Networks}, {"volume", "ctr-vol", want.Volumes, have.Volumes}} {
-		if err := u.create(r.kind, r.tool, r.want, r.have); err != nil {
-			return nil, err
-		}
+	if err := u.create("network", "ctr-net", want.Networks, have.Networks); err != nil {
+		return nil, err
 	}
-	u.orphans()
-	for _, s := range want.Services {
-		u.service(s)
-	}
-	return u.Plan, nil
+	return u, u.create("volume", "ctr-vol", want.Volumes, have.Volumes)
 }
 
 type upPlan struct {
@@ -91,7 +94,7 @@ func (u *upPlan) create(kind, tool string, want []Resource, have []FoundResource
 	for _, r := range want {
 		f, ok := there[r.Name]
 		switch {
-		case ok && !r.External && f.Labels[project.LabelProject] != u.Project:
+		case ok && !r.External && !r.Shared && f.Labels[project.LabelProject] != u.Project:
 			return fault.Hint(fmt.Errorf("%s %s: is there, but is not of project %s (label %s: found %q): %w", kind, r.Name, u.Project,
 				project.LabelProject, f.Labels[project.LabelProject], fs.ErrExist), "set external: true for it in the Compose file, or give it another name:")
 		case ok:
@@ -240,7 +243,8 @@ func (u *upPlan) remake(s *Service, c *Container, f *Found) []int {
 
 // attach joins a bundle to volumes and networks, one tool after the other: each edits its config.json.
 func (u *upPlan) attach(c *Container, after []int) []int {
-	for _, name := range c.networks {
+	for _, n := range c.networks {
+		name, _, _ := strings.Cut(n, ":") // options follow the colon
 		if i, ok := u.makes["network "+name]; ok {
 			after = append(after, i)
 		}

@@ -25,7 +25,7 @@ ctr-net attach --hostname builds-app-1 --alias app --alias builds-app-1 "$projec
 ctr-run supervise --detach --restart no --bundle "$project"/builds-app-1 builds-app-1 >/dev/null
 
 # image registry.example/tool:latest
-ctr-build --tag registry.example/tool:latest --file - /src <<'EOF'
+ctr-build --tag registry.example/tool:latest --file - /src >/dev/null <<'EOF'
 FROM scratch
 COPY tool /
 EOF

@@ -84,11 +84,10 @@ mkdir -p /src/src
 ctr-vol attach --tmpfs /run --tmpfs /tmp:size=64m --tmpfs /scratch:size=1048576,mode=1770 \
 	--mount type=bind,src=/a:b,dst=/ab,ro,rslave "$project"/the-one everything_data:/data:ro \
 	/src/src:/src the-one_fd1bd2f82adc:/anonymous shared-data:/shared:nocopy
-ctr-net attach --hostname one.example --alias one --alias the-one --alias everything_front=www \
-	--ip everything_front=10.89.7.5 --mac 02:42:ac:11:65:43 --add-host db:10.0.0.1 \
-	--add-host host:host-gateway --dns 192.0.2.1 --dns-search example.com --publish 80 \
-	--publish 9000:9000/udp --publish 9001:9001/udp --publish '[::1]:8443:443' "$project"/the-one \
-	everything_front own-name
+ctr-net attach --hostname one.example --alias one --alias the-one --add-host db:10.0.0.1 \
+	--add-host host:host-gateway --dns 192.0.2.1 --publish 80 --publish 9000:9000/udp \
+	--publish 9001:9001/udp --publish '[::1]:8443:443' "$project"/the-one \
+	everything_front:alias=www,ip=10.89.7.5,mac=02:42:ac:11:65:43 own-name
 ctr-run supervise --detach --restart on-failure:3 --health-cmd '["CMD-SHELL","[ -e /ok ]"]' \
 	--health-interval 1m30s --health-timeout 10s --health-retries 3 --health-start-period 40s \
 	--health-start-interval 5s --stop-signal SIGQUIT --stop-timeout 2 --init --interactive \
@@ -102,6 +101,7 @@ ctr-fetch unpack --hostname everything-three-1 --annotation com.docker.compose.c
 	--annotation com.docker.compose.project=everything --annotation com.docker.compose.service=three \
 	--annotation dev.ctr.compose.image=docker.io/library/busybox:latest docker.io/library/busybox:latest \
 	"$project"/everything-three-1
+ctr-net attach --hostname everything-three-1 "$project"/everything-three-1 none
 ctr-run supervise --detach --restart no --bundle "$project"/everything-three-1 everything-three-1 >/dev/null
 
 # everything-two-1: is not there
@@ -115,6 +115,9 @@ ctr-fetch unpack --hostname everything-two-1 --privileged --annotation com.docke
 {
   "linux": {
     "namespaces": [
+      {
+        "type": "network"
+      },
       {
         "type": "ipc"
       },
@@ -144,7 +147,7 @@ ctr-fetch unpack --hostname everything-two-1 --privileged --annotation com.docke
   }
 }
 EOF
-ctr-vol attach "$project"/everything-two-1 /etc/resolv.conf:/etc/resolv.conf:ro /etc/hosts:/etc/hosts:ro
+ctr-net attach --hostname everything-two-1 "$project"/everything-two-1 host
 ctr-run supervise --detach --restart on-failure:4 --no-healthcheck --bundle "$project"/everything-two-1 \
 	everything-two-1 >/dev/null
 
@@ -160,6 +163,9 @@ ctr-fetch unpack --hostname everything-two-2 --privileged --annotation com.docke
   "linux": {
     "namespaces": [
       {
+        "type": "network"
+      },
+      {
         "type": "ipc"
       },
       {
@@ -188,6 +194,6 @@ ctr-fetch unpack --hostname everything-two-2 --privileged --annotation com.docke
   }
 }
 EOF
-ctr-vol attach "$project"/everything-two-2 /etc/resolv.conf:/etc/resolv.conf:ro /etc/hosts:/etc/hosts:ro
+ctr-net attach --hostname everything-two-2 "$project"/everything-two-2 host
 ctr-run supervise --detach --restart on-failure:4 --no-healthcheck --bundle "$project"/everything-two-2 \
 	everything-two-2 >/dev/null
