@@ -178,6 +178,16 @@ func (l *Lock) Unlock() {
 	}
 }
 
+// Holds says whether what is at path now is what the lock is on.
+func (l *Lock) Holds(path string) bool {
+	mine, err := l.f.Stat()
+	if err != nil {
+		return false
+	}
+	st, err := os.Stat(path)
+	return err == nil && os.SameFile(mine, st)
+}
+
 // Update replaces the content of path by what edit makes of it, with the directory of path locked from
 // the read to the rename: of two updates at the same time, none is lost. edit gets nil where the file
 // does not exist. Where edit fails, or returns the content unchanged, the file is not touched.
