@@ -36,6 +36,7 @@ const (
 	VolumesFile = "volumes.json" // package volume
 	LogFile     = "log"          // package log
 	ExitFile    = "exit.json"    // package supervise
+	UnpackDir   = ".unpack"      // package unpack: there while a bundle is being made, locked by its maker
 )
 
 // AnnotationOverlay holds an [Overlay] as JSON: ctr-run mounts it as the root filesystem inside the
@@ -105,6 +106,15 @@ func Create(dir string, config *specs.Spec) (*Bundle, error) {
 		return nil, err
 	}
 	return b, atomicfile.Write(b.Path(ConfigFile), data, 0o600)
+}
+
+// At is a handle on a bundle that is being made and may have no config.json yet.
+func At(dir string) (*Bundle, error) {
+	abs, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, err
+	}
+	return &Bundle{abs}, nil
 }
 
 // Dir is the bundle's absolute path.

@@ -72,10 +72,10 @@ func (a *applier) stream(source io.Reader) error {
 	inflated := newAhead(plain, func(b []byte) error { // same goroutine as in's reader
 		a.inflated += int64(len(b))
 		if a.inflated > a.o.MaxBytes {
-			return fmt.Errorf("%w: archive of more than %d bytes", errBomb, a.o.MaxBytes)
+			return fmt.Errorf("%w: archive of more than %d bytes", ErrLimit, a.o.MaxBytes)
 		}
 		if a.inflated > ratioFrom && a.inflated/max(in.n, 1) > a.o.MaxRatio {
-			return fmt.Errorf("%w: %d bytes inflate to more than %d times as many", errBomb, in.n, a.o.MaxRatio)
+			return fmt.Errorf("%w: %d bytes inflate to more than %d times as many", ErrLimit, in.n, a.o.MaxRatio)
 		}
 		return nil
 	})
@@ -102,6 +102,15 @@ func (a *applier) stream(source io.Reader) error {
 	return a.finish()
 }
 
+func (a *applier) start() error {
+	fd, err := unix.Openat(a.dir.Fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return &fs.PathError{Op: "open", Path: a.dir.Name(), Err: err}
+	}
+	a.root = &node{fd: fd}
+	return a.remember(a.root)
+}
+
 func (a *applier) close() {
 	if a.root != nil {
 		a.release(a.root)
@@ -114,12 +123,8 @@ func hashTap(h hash.Hash) func([]byte) error {
 }
 
 func (a *applier) archive(r io.Reader) error {
-	fd, err := unix.Openat(a.dir.Fd(), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	err := a.start()
 	if err != nil {
-		return &fs.PathError{Op: "open", Path: a.dir.Name(), Err: err}
-	}
-	a.root = &node{fd: fd}
-	if err := a.remember(a.root); err != nil {
 		return err
 	}
 	a.base = a.root
@@ -141,7 +146,7 @@ func (a *applier) archive(r io.Reader) error {
 			return fmt.Errorf("layer archive: %w", err)
 		}
 		if a.res.Entries++; a.res.Entries > a.o.MaxEntries {
-			return fmt.Errorf("%w: more than %d entries", errBomb, a.o.MaxEntries)
+			return fmt.Errorf("%w: more than %d entries", ErrLimit, a.o.MaxEntries)
 		}
 		if err := a.entry(h, tr); err != nil {
 			return fmt.Errorf("layer entry %q: %w", short(h.Name), err)
@@ -188,7 +193,7 @@ func (a *applier) entry(h *tar.Header, content io.Reader) error {
 		return errors.New("name with a NUL byte")
 	}
 	if a.claimed += h.Size; h.Size < 0 || a.claimed > a.o.MaxBytes || a.claimed < 0 {
-		return fmt.Errorf("%w: files of more than %d bytes", errBomb, a.o.MaxBytes)
+		return fmt.Errorf("%w: files of more than %d bytes", ErrLimit, a.o.MaxBytes)
 	}
 	p := strings.TrimPrefix(path.Clean("/"+h.Name), "/")
 	dir, name := path.Split(p)

@@ -20,8 +20,8 @@ import (
 // maxWindow bounds what a zstd stream may make its reader allocate.
 const maxWindow = 128 << 20
 
-// errBomb says that a limit was met.
-var errBomb = errors.New("limit exceeded")
+// ErrLimit is what errors about the limits in Options match.
+var ErrLimit = errors.New("limit exceeded")
 
 // sniff tells the compression by a stream's first bytes. An empty stream is an empty archive.
 func sniff(head []byte) Compression {

@@ -195,7 +195,7 @@ func (a *applier) copyUp(n *node, nfd int, name string, low *lowerFile) error {
 		}
 		defer src.Close()
 		if a.claimed += low.st.Size; a.claimed > a.o.MaxBytes {
-			return fmt.Errorf("%w: files of more than %d bytes", errBomb, a.o.MaxBytes)
+			return fmt.Errorf("%w: files of more than %d bytes", ErrLimit, a.o.MaxBytes)
 		}
 		return a.file(n, nfd, name, low.st.Size, m, src)
 	case unix.S_IFLNK:
