@@ -60,7 +60,8 @@ func (t *tool) action(f func(ctx context.Context, c *cobra.Command, args []strin
 			s := (<-signals).(syscall.Signal)
 			cancel(interrupted(s))
 			s = (<-signals).(syscall.Signal)
-			os.Exit(128 + int(s))
+			signal.Reset(s)
+			_ = syscall.Kill(os.Getpid(), s)
 		}()
 		err := f(ctx, c, args)
 		var in fault.Exit

@@ -51,11 +51,11 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 		cli.WithLoadOptions(loader.WithSupportedAttributes(supportedPaths(), func(f []loader.UnsupportedAttribute) { findings = f })),
 	)
 	if err != nil {
-		return nil, loadError(err)
+		return nil, loadError(err, o)
 	}
 	p, err := po.LoadProject(ctx)
 	if err != nil {
-		return nil, loadError(err)
+		return nil, loadError(err, o)
 	}
 	if err := project.CheckName(p.Name); err != nil {
 		return nil, err
@@ -89,7 +89,10 @@ func noService(p *types.Project, name string) error {
 		"the services are: %s", strings.Join(p.ServiceNames(), " "))
 }
 
-func loadError(err error) error {
+func loadError(err error, o LoadOptions) error {
+	if errors.Is(err, errdefs.ErrNotFound) && len(o.Files) == 0 && os.Getenv("COMPOSE_FILE") == "" {
+		err = fmt.Errorf("no compose.yaml, compose.yml, docker-compose.yml or docker-compose.yaml here or above: %w", fs.ErrNotExist)
+	}
 	if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 		if !errors.Is(err, fs.ErrNotExist) {
 			err = fault.As(fs.ErrNotExist, err)

@@ -137,7 +137,12 @@ func Lock(root, name string) (*atomicfile.Lock, error) {
 	}
 	dir := Dir(root, name)
 	for {
-		if err := os.MkdirAll(dir, 0o700); err != nil {
+		if err := os.MkdirAll(dir, 0o700); errors.Is(err, fs.ErrExist) {
+			if st, serr := os.Stat(dir); serr == nil && !st.IsDir() {
+				return nil, err
+			}
+			continue // removed in between
+		} else if err != nil {
 			return nil, err
 		}
 		var before, after unix.Stat_t
