@@ -39,29 +39,8 @@ const (
 	UnpackDir   = ".unpack"      // package unpack: there while a bundle is being made, locked by its maker
 )
 
-// AnnotationOverlay holds an [Overlay] as JSON: ctr-run mounts it as the root filesystem inside the
-// container's own mount namespace.
-const AnnotationOverlay = "dev.ctr.rootfs.overlay"
-
 // MaxConfigBytes bounds every document read from a bundle.
 const MaxConfigBytes = 16 << 20
-
-// An Overlay is a root filesystem made of layers. Paths are absolute or relative to the bundle.
-type Overlay struct {
-	Lower   []string `json:"lower"`             // topmost first, at least one
-	Upper   string   `json:"upper,omitempty"`   // empty: the root filesystem is read-only
-	Work    string   `json:"work,omitempty"`    // with upper: an empty directory on the same file system
-	Options []string `json:"options,omitempty"` // further overlay options, "userxattr" for one
-}
-
-// An Image says which image a bundle was unpacked from.
-type Image struct {
-	Name     string          `json:"name,omitempty"`     // full reference
-	Digest   string          `json:"digest"`             // of the manifest
-	Index    string          `json:"index,omitempty"`    // digest of the index it was chosen from
-	Platform string          `json:"platform,omitempty"` // os/architecture[/variant]
-	Config   json.RawMessage `json:"config"`             // the image config document
-}
 
 // A Bundle is a directory that follows the contract.
 type Bundle struct{ dir string }
@@ -151,6 +130,9 @@ func (b *Bundle) parse(data []byte) (*specs.Spec, error) {
 // Update changes config.json: edit gets what is there and changes it in place. The bundle is locked from the
 // read to the replacement. Where edit fails, nothing is changed.
 func (b *Bundle) Update(edit func(*specs.Spec) error) error {
+	if err := b.readable(ConfigFile); err != nil {
+		return err
+	}
 	return atomicfile.Update(b.Path(ConfigFile), 0o600, func(old []byte) ([]byte, error) {
 		if old == nil {
 			return nil, fmt.Errorf("bundle %s: no %s: %w", b.dir, ConfigFile, fs.ErrNotExist)
@@ -179,6 +161,9 @@ func (b *Bundle) Update(edit func(*specs.Spec) error) error {
 
 // Rewrite is Update on the document itself, for edits that are documents (a JSON merge patch).
 func (b *Bundle) Rewrite(edit func(config []byte) ([]byte, error)) error {
+	if err := b.readable(ConfigFile); err != nil {
+		return err
+	}
 	return atomicfile.Update(b.Path(ConfigFile), 0o600, func(old []byte) ([]byte, error) {
 		data, err := edit(old)
 		if err != nil {
@@ -224,14 +209,22 @@ func (b *Bundle) Remove(name string) error {
 func (b *Bundle) Lock() (*atomicfile.Lock, error) { return atomicfile.LockPath(b.dir, true) }
 
 func (b *Bundle) read(name string) ([]byte, error) {
-	st, err := os.Stat(b.Path(name))
-	if err != nil {
+	if err := b.readable(name); err != nil {
 		return nil, err
 	}
-	if !st.Mode().IsRegular() || st.Size() > MaxConfigBytes {
-		return nil, fmt.Errorf("%s: %v of %d bytes, want a regular file of at most %d bytes", b.Path(name), st.Mode().Type(), st.Size(), MaxConfigBytes)
-	}
 	return os.ReadFile(b.Path(name))
+}
+
+// readable refuses what would block or fill the memory of whoever reads it.
+func (b *Bundle) readable(name string) error {
+	st, err := os.Stat(b.Path(name))
+	if err != nil {
+		return err
+	}
+	if !st.Mode().IsRegular() || st.Size() > MaxConfigBytes {
+		return fmt.Errorf("%s: %v of %d bytes, want a regular file of at most %d bytes", b.Path(name), st.Mode().Type(), st.Size(), MaxConfigBytes)
+	}
+	return nil
 }
 
 func marshal(v any) ([]byte, error) {

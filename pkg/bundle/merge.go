@@ -6,64 +6,91 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 )
 
 // keepUnknown applies to the document old the difference between before and after, two encodings of the
-// fields that runtime-spec knows, so that the fields it does not know stay. It keeps them in objects; an
-// array that changes is replaced.
+// fields that runtime-spec knows, so that the fields it does not know stay: in objects, and in those elements of an
+// array that did not change.
 func keepUnknown(old, before, after []byte) ([]byte, error) {
-	var o, b, a any
-	for _, x := range []struct {
-		data []byte
-		into *any
-	}{{old, &o}, {before, &b}, {after, &a}} {
-		d := json.NewDecoder(bytes.NewReader(x.data))
-		d.UseNumber()
-		if err := d.Decode(x.into); err != nil {
-			return nil, err
-		}
+	o, err := decode(old)
+	if err != nil {
+		return nil, err
+	}
+	b, err := decode(before)
+	if err != nil {
+		return nil, err
+	}
+	a, err := decode(after)
+	if err != nil {
+		return nil, err
 	}
 	return marshal(graft(o, b, a))
 }
 
 func graft(old, before, after any) any {
-	om, ok1 := old.(map[string]any)
-	bm, ok2 := before.(map[string]any)
-	am, ok3 := after.(map[string]any)
-	if !ok1 || !ok3 {
-		return after
+	if reflect.DeepEqual(before, after) {
+		return old
 	}
-	if !ok2 {
-		bm = map[string]any{}
-	}
-	for k := range bm {
-		if _, kept := am[k]; !kept {
-			delete(om, k)
+	switch a := after.(type) {
+	case map[string]any:
+		if o, ok := old.(map[string]any); ok {
+			return graftObject(o, before, a)
+		}
+	case []any:
+		o, ok1 := old.([]any)
+		b, ok2 := before.([]any)
+		if ok1 && ok2 && len(o) == len(b) {
+			return graftArray(o, b, a)
 		}
 	}
-	for k, v := range am {
-		if o, there := om[k]; there {
-			om[k] = graft(o, bm[k], v)
-		} else {
-			om[k] = v
+	return after
+}
+
+func graftObject(old map[string]any, before any, after map[string]any) any {
+	b, _ := before.(map[string]any)
+	for k := range b {
+		if _, kept := after[k]; !kept {
+			delete(old, k)
 		}
 	}
-	return om
+	for k, v := range after {
+		if o, there := old[k]; there {
+			v = graft(o, b[k], v)
+		}
+		old[k] = v
+	}
+	return old
+}
+
+func graftArray(old, before, after []any) any {
+	used := make([]bool, len(before))
+	same := func(i, j int) bool {
+		if j >= len(before) || used[j] || !reflect.DeepEqual(before[j], after[i]) {
+			return false
+		}
+		used[j] = true
+		after[i] = old[j]
+		return true
+	}
+	for i := range after {
+		for j, found := 0, same(i, i); j < len(before) && !found; j++ {
+			found = same(i, j)
+		}
+	}
+	return after
 }
 
 // MergePatch applies an RFC 7396 merge patch to a JSON document: objects merge, null removes, anything else
 // replaces.
 func MergePatch(doc, patch []byte) ([]byte, error) {
-	var d, p any
-	dec := json.NewDecoder(bytes.NewReader(doc))
-	dec.UseNumber()
-	if err := dec.Decode(&d); err != nil {
-		return nil, fmt.Errorf("line %d: %w", line(doc, dec.InputOffset()), err)
+	d, err := decode(doc)
+	if err != nil {
+		return nil, err
 	}
-	dec = json.NewDecoder(bytes.NewReader(patch))
-	dec.UseNumber()
-	if err := dec.Decode(&p); err != nil {
-		return nil, fmt.Errorf("patch: line %d: %w", line(patch, dec.InputOffset()), err)
+	p, err := decode(patch)
+	if err != nil {
+		return nil, fmt.Errorf("patch: %w", err)
 	}
 	return marshal(merge(d, p))
 }
@@ -85,4 +112,15 @@ func merge(doc, patch any) any {
 		}
 	}
 	return d
+}
+
+// decode reads one JSON document, numbers as they are written.
+func decode(data []byte) (v any, err error) {
+	if err := unmarshal(data, new(json.RawMessage)); err != nil {
+		return nil, err
+	}
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.UseNumber()
+	err = d.Decode(&v)
+	return v, err
 }
