@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Ctr-fetch is one of the ctr tools. See ctr-fetch(1).
+// Ctr-fetch gets images into an image layout and unpacks them into bundles. See ctr-fetch(1).
 package main
 
 import (
@@ -13,5 +13,17 @@ func main() { cli.Main(command) }
 
 func command() *cobra.Command {
 	root := cli.Command("ctr-fetch", "images in: registry or archive to image layout, layout to bundle")
+	fetchFlags(root)
+	cli.Verbs(root,
+		cli.Verb{Name: "unpack", New: unpackVerb},
+		cli.Verb{Name: "list", New: list},
+		cli.Verb{Name: "inspect", New: inspect},
+		cli.Verb{Name: "tags", New: tags},
+		cli.Verb{Name: "tag", New: tag},
+		cli.Verb{Name: "rm", New: rm},
+		cli.Verb{Name: "gc", New: gc},
+		cli.Verb{Name: "fsck", New: fsck},
+		cli.Verb{Name: "du", New: du},
+	)
 	return root
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Ctr-push is one of the ctr tools. See ctr-push(1).
+// Ctr-push copies images out of an image layout and serves a layout as a registry. See ctr-push(1).
 package main
 
 import (
@@ -13,5 +13,10 @@ func main() { cli.Main(command) }
 
 func command() *cobra.Command {
 	root := cli.Command("ctr-push", "images out: layout to registry or archive; serve a layout as a registry")
+	pushFlags(root)
+	cli.Verbs(root,
+		cli.Verb{Name: "serve", New: serve},
+		cli.Verb{Name: "delete", New: remove},
+	)
 	return root
 }

@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ctr-tools/ctr/pkg/atomicfile"
+	"github.com/ctr-tools/ctr/pkg/descriptor"
 	"github.com/ctr-tools/ctr/pkg/fault"
 )
 
@@ -125,4 +126,25 @@ func (l *Layout) exclusive(ctx context.Context) (*atomicfile.Lock, error) {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
+}
+
+// Drop removes one document at once if nothing reaches it, instead of leaving it to GC. If somebody is writing,
+// it stays.
+func (l *Layout) Drop(ctx context.Context, d digest.Digest) error {
+	if err := descriptor.CheckDigest(d); err != nil {
+		return err
+	}
+	lock, err := atomicfile.TryLockPath(filepath.Join(l.dir, ocispec.ImageLayoutFile), true)
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	defer lock.Unlock()
+	keep, err := l.reachable(ctx)
+	if err != nil || keep[d] {
+		return err
+	}
+	return os.Remove(filepath.Join(l.dir, blobPath(d)))
 }

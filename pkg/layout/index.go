@@ -383,3 +383,11 @@ func (l *Layout) remove(what string, match func(entry) bool) error {
 		return nil
 	})
 }
+
+// DropUnnamed removes the entries without a name of these documents, which something else keeps now.
+func (l *Layout) DropUnnamed(ds []digest.Digest) error {
+	return l.edit(func(x *index) error {
+		x.entries = slices.DeleteFunc(x.entries, func(e entry) bool { return e.name() == "" && slices.Contains(ds, e.d.Digest) })
+		return nil
+	})
+}

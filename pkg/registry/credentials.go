@@ -41,7 +41,7 @@ func (keychain) Resolve(target authn.Resource) (authn.Authenticator, error) {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 		cf.Filename = path
-		a, err := lookUp(cf, target)
+		a, err := lookUpIn(cf, target)
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
@@ -74,8 +74,8 @@ func credentialFiles() (paths []string) {
 	return paths
 }
 
-// lookUp tries the repository, the paths above it and the registry. Helpers know registries only.
-func lookUp(cf *configfile.ConfigFile, target authn.Resource) (types.AuthConfig, error) {
+// lookUpIn tries the repository, the paths above it and the registry. Helpers know registries only.
+func lookUpIn(cf *configfile.ConfigFile, target authn.Resource) (types.AuthConfig, error) {
 	host := target.RegistryStr()
 	hosts := []string{host}
 	if host == name.DefaultRegistry {
