@@ -156,11 +156,10 @@ func (b *builder) leaf(f *leaf, narrow bool) label {
 // calls is what the profile says about each number of one ABI: an index into leaves. Leaf 0 is the default.
 type calls struct {
 	leaves []leaf
-	plain  [1024]int16      // by number
-	arm    [16]int16        // by number - private
-	fixed  [1024 + 16]bool  // decided by a rule without conditions
-	newest int32            // largest number that the profile names, -1 for none
-	single map[uint32]int16 // leaf without rules, by return value
+	plain  [1024]int16     // by number
+	arm    [16]int16       // by number - private
+	fixed  [1024 + 16]bool // decided by a rule without conditions
+	newest int32           // largest number that the profile names, -1 for none
 }
 
 func (c *calls) slot(nr int32) int {
@@ -185,13 +184,7 @@ func (c *calls) add(nr int32, r *rule, def uint32) {
 	p := c.at(s)
 	if len(r.conds) == 0 {
 		c.fixed[s] = true
-		i, ok := c.single[r.ret]
-		if !ok {
-			i = int16(len(c.leaves))
-			c.leaves = append(c.leaves, leaf{ret: r.ret})
-			c.single[r.ret] = i
-		}
-		*p = i
+		*p = c.plainLeaf(r.ret)
 		return
 	}
 	if *p == 0 {
@@ -202,19 +195,25 @@ func (c *calls) add(nr int32, r *rule, def uint32) {
 	f.rules = append(f.rules, r)
 }
 
+// plainLeaf finds or makes the leaf without rules that returns ret.
+func (c *calls) plainLeaf(ret uint32) int16 {
+	for i := range c.leaves {
+		if c.leaves[i].ret == ret && c.leaves[i].rules == nil {
+			return int16(i)
+		}
+	}
+	c.leaves = append(c.leaves, leaf{ret: ret})
+	return int16(len(c.leaves) - 1)
+}
+
 // newestCall is the largest number the profile names in an ABI, arm's private calls aside. runc's maintainers found
 // why it matters: with a default of EPERM, a libc that tries a call newer than the profile takes the error for a
 // refusal instead of falling back to an older call, which ENOSYS makes it do.
-func newestCall(s *specs.LinuxSeccomp, a *abi) int32 {
-	newest, hint := int32(-1), -1
-	for i := range s.Syscalls {
-		for _, n := range s.Syscalls[i].Names {
-			if x := lookup(n, hint); x >= 0 {
-				hint = x
-				if nr := a.number(&table[x]); nr < private {
-					newest = max(newest, nr)
-				}
-			}
+func newestCall(named []int16, a *abi) int32 {
+	newest := int32(-1)
+	for _, x := range named {
+		if nr := a.number(&table[x]); nr < private {
+			newest = max(newest, nr)
 		}
 	}
 	return newest
@@ -227,23 +226,17 @@ type bound struct {
 }
 
 // section writes the decisions of one ABI; A holds the number.
-func (b *builder) section(s *specs.LinuxSeccomp, rules []rule, a *abi) label {
-	c := &calls{leaves: make([]leaf, 1, 32), single: map[uint32]int16{}}
+func (b *builder) section(rules []rule, named []int16, a *abi) label {
+	c := &calls{leaves: make([]leaf, 1, 32)}
 	c.leaves[0].ret = b.def
-	hint := -1
 	for i := range rules {
 		r := &rules[i]
-		for _, n := range r.names {
-			x := lookup(n, hint)
-			if x < 0 {
-				continue
-			}
-			hint = x
+		for _, x := range r.rows {
 			if nr := a.number(&table[x]); nr >= 0 {
 				c.add(nr, r, b.def)
 			}
 			if a.arch == specs.ArchX86 && len(r.conds) == 0 {
-				if mux, call := muxed(n); mux != "" {
+				if mux, call := muxed(table[x].name); mux != "" {
 					m := &rule{ret: r.ret, conds: []cond{{0, specs.OpEqualTo, call, ^uint64(0)}}}
 					c.add(table[lookup(mux, -1)].i386, m, b.def)
 				}
@@ -257,9 +250,8 @@ func (b *builder) section(s *specs.LinuxSeccomp, rules []rule, a *abi) label {
 	}
 	end := uint32(len(c.plain))
 	if b.needsENOSYS() {
-		if c.newest = newestCall(s, a); c.newest >= 0 {
+		if c.newest = newestCall(named, a); c.newest >= 0 {
 			end = uint32(c.newest) + 1
-			c.leaves = append(c.leaves, leaf{ret: retErrno | uint32(unix.ENOSYS)})
 		}
 	}
 	last := int16(-1)
@@ -273,7 +265,7 @@ func (b *builder) section(s *specs.LinuxSeccomp, rules []rule, a *abi) label {
 		run(nr, c.plain[nr])
 	}
 	if end < uint32(len(c.plain)) {
-		run(end, int16(len(c.leaves)-1))
+		run(end, c.plainLeaf(retErrno|uint32(unix.ENOSYS)))
 	} else {
 		run(end, 0)
 	}
@@ -306,7 +298,7 @@ func (b *builder) tree(c *calls, bounds []bound, narrow bool) label {
 }
 
 // program puts the sections of all ABIs behind a switch over the architecture. The result is in reverse order.
-func program(s *specs.LinuxSeccomp, rules []rule, def uint32, abis []abi) []insn {
+func program(rules []rule, named []int16, def uint32, abis []abi) []insn {
 	b := &builder{insns: make([]insn, 0, 1024), def: def}
 	// From the last ABI to the first, so that the machine's own is met first.
 	next := b.ret(retKillProcess)
@@ -315,12 +307,12 @@ func program(s *specs.LinuxSeccomp, rules []rule, def uint32, abis []abi) []insn
 		if a.arch == specs.ArchX32 {
 			continue // below, with amd64
 		}
-		l := b.section(s, rules, a)
+		l := b.section(rules, named, a)
 		if a.arch == specs.ArchX86_64 {
 			other := label(0)
 			for j := range abis {
 				if abis[j].arch == specs.ArchX32 {
-					other = b.section(s, rules, &abis[j])
+					other = b.section(rules, named, &abis[j])
 				}
 			}
 			if other == 0 {

@@ -73,7 +73,7 @@ func compile(s *specs.LinuxSeccomp, goarch string) (Filter, error) {
 	if def == retNotify {
 		return f, errors.New("linux.seccomp.defaultAction: SCMP_ACT_NOTIFY would hold the runtime itself before it can pass the listener on")
 	}
-	rules, notify, err := rules(s, def)
+	rules, named, notify, err := rules(s, def)
 	if err != nil {
 		return f, err
 	}
@@ -87,7 +87,7 @@ func compile(s *specs.LinuxSeccomp, goarch string) (Filter, error) {
 	if err != nil {
 		return f, err
 	}
-	p := program(s, rules, def, abis)
+	p := program(rules, named, def, abis)
 	if len(p) > maxInstructions {
 		return f, fmt.Errorf("linux.seccomp: the filter has %d instructions, the kernel takes %d", len(p), maxInstructions)
 	}
@@ -97,7 +97,7 @@ func compile(s *specs.LinuxSeccomp, goarch string) (Filter, error) {
 
 // A rule is specs.LinuxSyscall with what can be decided once.
 type rule struct {
-	names []string
+	rows  []int16 // of table
 	ret   uint32
 	conds []cond
 }
@@ -109,35 +109,42 @@ type cond struct {
 	value, mask uint64
 }
 
-func rules(s *specs.LinuxSeccomp, def uint32) (list []rule, notify bool, err error) {
-	list = make([]rule, 0, len(s.Syscalls)+4)
+// rules turns the profile into rules that change something; named are the rows of all its names.
+func rules(s *specs.LinuxSeccomp, def uint32) (list []rule, named []int16, notify bool, err error) {
+	list, named = make([]rule, 0, len(s.Syscalls)+4), make([]int16, 0, len(table))
+	hint := -1
 	for i := range s.Syscalls {
 		c := &s.Syscalls[i]
 		ret, err := action(c.Action, c.ErrnoRet)
 		if err != nil {
-			return nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: %w", i, err)
+			return nil, nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: %w", i, err)
 		}
 		if len(c.Names) == 0 {
-			return nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: no names", i)
+			return nil, nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: no names", i)
 		}
-		if slices.Contains(c.Names, "") {
-			return nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: an empty name", i)
-		}
-		if ret == retNotify {
-			if slices.Contains(c.Names, "write") {
-				return nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY for write would hold the runtime itself before it can pass the listener on", i)
+		first := len(named)
+		for _, n := range c.Names {
+			if n == "" {
+				return nil, nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: an empty name", i)
 			}
-			notify = true
+			if n == "write" && ret == retNotify {
+				return nil, nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: SCMP_ACT_NOTIFY for write would hold the runtime itself before it can pass the listener on", i)
+			}
+			if x := lookup(n, hint); x >= 0 {
+				named = append(named, int16(x))
+				hint = x
+			}
 		}
+		notify = notify || ret == retNotify
 		if ret == def {
 			continue
 		}
-		r := rule{names: c.Names, ret: ret}
+		r := rule{rows: named[first:], ret: ret}
 		twice := false
 		for j := range c.Args {
 			a := &c.Args[j]
 			if a.Index > 5 {
-				return nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: args[%d].index is %d, want 0 to 5", i, j, a.Index)
+				return nil, nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: args[%d].index is %d, want 0 to 5", i, j, a.Index)
 			}
 			x := cond{uint32(a.Index), a.Op, a.Value, ^uint64(0)}
 			switch a.Op {
@@ -145,7 +152,7 @@ func rules(s *specs.LinuxSeccomp, def uint32) (list []rule, notify bool, err err
 				x.mask, x.value = a.Value, a.ValueTwo&a.Value
 			case specs.OpEqualTo, specs.OpNotEqual, specs.OpLessThan, specs.OpLessEqual, specs.OpGreaterThan, specs.OpGreaterEqual:
 			default:
-				return nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: args[%d].op is %q, want SCMP_CMP_NE, LT, LE, EQ, GE, GT or MASKED_EQ", i, j, a.Op)
+				return nil, nil, false, fmt.Errorf("linux.seccomp.syscalls[%d]: args[%d].op is %q, want SCMP_CMP_NE, LT, LE, EQ, GE, GT or MASKED_EQ", i, j, a.Op)
 			}
 			twice = twice || slices.ContainsFunc(r.conds, func(o cond) bool { return o.index == x.index })
 			r.conds = append(r.conds, x)
@@ -155,10 +162,10 @@ func rules(s *specs.LinuxSeccomp, def uint32) (list []rule, notify bool, err err
 			continue
 		}
 		for j := range r.conds {
-			list = append(list, rule{r.names, r.ret, r.conds[j : j+1]})
+			list = append(list, rule{r.rows, r.ret, r.conds[j : j+1]})
 		}
 	}
-	return list, notify, nil
+	return list, named, notify, nil
 }
 
 func action(a specs.LinuxSeccompAction, errnoRet *uint) (uint32, error) {
