@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Ctr-build is one of the ctr tools. See ctr-build(1).
+// Ctr-build makes images of Dockerfiles. See ctr-build(1).
 package main
 
 import (
@@ -13,5 +13,11 @@ func main() { cli.Main(command) }
 
 func command() *cobra.Command {
 	root := cli.Command("ctr-build", "Dockerfile to image in a layout")
+	dir := cli.RootFlag(root)
+	mainVerb(root, dir)
+	cli.Verbs(root,
+		cli.Verb{Name: "plan", New: func() *cobra.Command { return plan(dir) }},
+		cli.Verb{Name: "prune", New: func() *cobra.Command { return prune(dir) }},
+	)
 	return root
 }
