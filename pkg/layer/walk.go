@@ -26,6 +26,7 @@ type node struct {
 	opaque  bool                // Overlay: nothing of the layers below shows
 	existed bool                // before this layer
 	touched bool                // this layer made it, named it, or made something below it
+	dirty   bool                // this layer removed something from it
 	meta    *meta
 }
 
@@ -199,6 +200,7 @@ func (a *applier) remove(n *node, name string) error {
 		return err
 	}
 	delete(n.made, name)
+	n.dirty = true
 	if k := n.kids[name]; k != nil {
 		a.release(k)
 		delete(n.kids, name)
@@ -444,7 +446,7 @@ func (a *applier) settle(n *node) error {
 			return err
 		}
 	}
-	if n.meta == nil && !n.opaque || !n.touched {
+	if n.meta == nil && !n.opaque || !n.touched && !n.dirty {
 		return nil
 	}
 	fd, err := a.fd(n)
