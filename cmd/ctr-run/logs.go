@@ -65,6 +65,9 @@ func newLogs() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		if opt.Since.IsZero() {
+			opt.Since = r.CreatedAt // the bundle's log may begin with another container's lines
+		}
 		if follow {
 			done := make(chan struct{})
 			opt.Done = done

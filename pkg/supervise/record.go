@@ -79,6 +79,23 @@ type Exit struct {
 	FinishedAt time.Time `json:"finishedAt"`
 }
 
+// parseExit reads exit.json.
+func parseExit(data []byte) (*Exit, error) {
+	e := new(Exit)
+	if err := json.Unmarshal(data, e); err != nil {
+		return nil, fmt.Errorf("exit: %w", err)
+	}
+	switch {
+	case e.Code < 0 || e.Code > 255:
+		return nil, fmt.Errorf("exit: code %d, want 0 to 255", e.Code)
+	case e.Signal < 0 || e.Signal > 64:
+		return nil, fmt.Errorf("exit: signal %d, want 1 to 64", e.Signal)
+	case e.Signal > 0 && e.Code != 128+e.Signal:
+		return nil, fmt.Errorf("exit: code %d with signal %d, want %d", e.Code, e.Signal, 128+e.Signal)
+	}
+	return e, nil
+}
+
 // Dir is the directory of a supervisor.
 func Dir(root, id string) string { return filepath.Join(root, hidden, id) }
 

@@ -443,9 +443,22 @@ func (s *supervisor) readStop() {
 	if err != nil {
 		return
 	}
-	var q stopRequest
-	json.Unmarshal(data, &q) // what cannot be read is a plain request
-	s.requests <- q
+	q, err := parseStop(data)
+	if err != nil {
+		q = new(stopRequest) // somebody wants it stopped, that much is clear
+	}
+	s.requests <- *q
+}
+
+func parseStop(data []byte) (*stopRequest, error) {
+	q := new(stopRequest)
+	if err := json.Unmarshal(data, q); err != nil {
+		return nil, fmt.Errorf("%s: %w", stopFile, err)
+	}
+	if q.Signal < 0 || q.Signal > 64 {
+		return nil, fmt.Errorf("%s: signal %d, want 1 to 64", stopFile, q.Signal)
+	}
+	return q, nil
 }
 
 // Main is the whole life of a detached supervisor, the process that [Start] makes: args are state root and id; descriptor 3
