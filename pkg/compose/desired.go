@@ -176,8 +176,15 @@ func (s *Service) setBuild(b *types.BuildConfig) error {
 	case s.Platform != "":
 		f = append(f, "--platform", s.Platform)
 	}
+	f = append(f, flags("--label", pairs(b.Labels))...)
+	if b.Network != "" {
+		f = append(f, "--network", b.Network)
+	}
 	if b.NoCache {
 		f = append(f, "--no-cache")
+	}
+	if b.Pull {
+		f = append(f, "--pull")
 	}
 	s.Build = append(f, b.Context)
 	return nil

@@ -65,13 +65,13 @@ func Down(name string, want *Desired, have *Observed, o DownOptions) *Plan {
 	}
 	for _, n := range have.Networks {
 		if n.Labels[project.LabelProject] == name && left == 0 {
-			all = append(all, p.add(Step{Argv: []string{"ctr-net", "rm", n.Name}, About: "network " + n.Name, After: all[:len(all):len(all)]}))
+			all = append(all, p.add(Step{Argv: []string{"ctr-net", "rm", "--force", n.Name}, About: "network " + n.Name, After: all[:len(all):len(all)]}))
 		}
 	}
 	if o.Volumes {
 		for _, v := range have.Volumes {
 			if v.Labels[project.LabelProject] == name && left == 0 {
-				all = append(all, p.add(Step{Argv: []string{"ctr-vol", "rm", v.Name}, About: "volume " + v.Name, After: all[:len(all):len(all)]}))
+				all = append(all, p.add(Step{Argv: []string{"ctr-vol", "rm", "--force", v.Name}, About: "volume " + v.Name, After: all[:len(all):len(all)]}))
 			}
 		}
 	}

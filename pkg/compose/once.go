@@ -147,14 +147,14 @@ func EndOnce(want *Desired, have *Observed, once *Once, o UpOptions, project boo
 	p := &Plan{Project: want.Project, Root: o.Root, Run: o.Run, Title: "end of run"}
 	last := p.removeWith(&Found{ID: once.ID, Container: once.Container.Container, Status: "stopped"}, nil, "", o.Timeout)
 	for _, v := range once.volumesOf {
-		p.add(Step{Argv: []string{"ctr-vol", "rm", v.Name}, About: "volume " + v.Name, After: last})
+		p.add(Step{Argv: []string{"ctr-vol", "rm", "--force", v.Name}, About: "volume " + v.Name, After: last})
 	}
 	if !project {
 		return p
 	}
 	for _, n := range want.Networks {
 		if there := hasResource(have.Networks, n.Name); !n.External && !there {
-			p.add(Step{Argv: []string{"ctr-net", "rm", n.Name}, About: "network " + n.Name, After: last})
+			p.add(Step{Argv: []string{"ctr-net", "rm", "--force", n.Name}, About: "network " + n.Name, After: last})
 		}
 	}
 	return p

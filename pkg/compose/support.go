@@ -32,7 +32,7 @@ func supportedPaths() []tree.Path {
 		}
 	}
 	add("services.*.", supportedAttributes()...)
-	add("services.*.build.", "args", "context", "dockerfile", "dockerfile_inline", "no_cache", "platforms", "tags", "target")
+	add("services.*.build.", "args", "context", "dockerfile", "dockerfile_inline", "labels", "network", "no_cache", "platforms", "pull", "tags", "target")
 	add("services.*.deploy.", "replicas", "restart_policy.condition", "restart_policy.max_attempts")
 	add("services.*.deploy.resources.", "limits.cpus", "limits.memory", "limits.pids", "reservations.memory")
 	add("services.*.networks.*.", "aliases", "interface_name", "ipv4_address", "ipv6_address", "mac_address", "priority")
@@ -54,7 +54,7 @@ func harmless(path []string) bool {
 	switch path[0] {
 	case "services":
 		if len(path) > 3 && path[2] == "build" {
-			return slices.Contains([]string{"cache_from", "cache_to", "isolation", "labels", "no_cache_filter", "provenance", "pull",
+			return slices.Contains([]string{"cache_from", "cache_to", "isolation", "no_cache_filter", "provenance",
 				"sbom", "shm_size", "ulimits"}, path[3])
 		}
 		return attr("attach", "blkio_config", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime", "deploy", "develop",

@@ -29,7 +29,7 @@ ctr-net detach "$project"/unchanged-a-1
 rm -rf "$project"/unchanged-a-1
 
 # network unchanged_default
-ctr-net rm unchanged_default >/dev/null
+ctr-net rm --force unchanged_default >/dev/null
 
 # project unchanged
 rmdir "$project"
