@@ -156,7 +156,7 @@ func (r *Repository) client(ctx context.Context) (*http.Client, error) {
 		}
 		s.rt, err = transport.NewWithContext(ctx, r.reg, auth, r.c.base, []string{repo.Scope(scope)})
 		if err != nil {
-			s.err = r.fail("log in", err)
+			s.err = r.fail("connect", err)
 		}
 	})
 	if s.err != nil {

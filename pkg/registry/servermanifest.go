@@ -128,14 +128,17 @@ func (s *Server) putManifest(w http.ResponseWriter, r *http.Request, repo, what 
 			return err
 		}
 	}
-	if doc.Index != nil { // its manifests came first, and got entries of their own
-		var children []digest.Digest
+	var kept []digest.Digest // that came before, by digest, and got entries of their own
+	if name != "" {
+		kept = append(kept, d.Digest)
+	}
+	if doc.Index != nil {
 		for _, m := range doc.Index.Manifests {
-			children = append(children, m.Digest)
+			kept = append(kept, m.Digest)
 		}
-		if err := s.l.DropUnnamed(children); err != nil {
-			return err
-		}
+	}
+	if err := s.l.DropUnnamed(kept); err != nil {
+		return err
 	}
 	if subject := doc.Subject(); subject != nil {
 		w.Header().Set("OCI-Subject", string(subject.Digest))

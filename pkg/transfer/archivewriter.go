@@ -88,7 +88,10 @@ func (a *ArchiveWriter) Push(ctx context.Context, d ocispec.Descriptor, open fun
 }
 
 // Tag adds d to the index under a name, which may be empty.
-func (a *ArchiveWriter) Tag(_ context.Context, name string, d ocispec.Descriptor, data []byte) error {
+func (a *ArchiveWriter) Tag(ctx context.Context, name string, d ocispec.Descriptor, data []byte) error {
+	if err := a.Push(ctx, d, func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }); err != nil {
+		return err
+	}
 	e := d
 	e.Annotations = map[string]string{}
 	for k, v := range d.Annotations {

@@ -37,7 +37,7 @@ type Source interface {
 }
 
 // Target takes content. Push is called for children before their parents, and not for what Exists; it may
-// call open more than once. Tag names a document that is there; data is its content.
+// call open more than once. Tag comes last: it stores the document d, whose content is data, and names it.
 type Target interface {
 	Exists(ctx context.Context, d ocispec.Descriptor) (bool, error)
 	Push(ctx context.Context, d ocispec.Descriptor, open func() (io.ReadCloser, error)) error
@@ -148,7 +148,7 @@ func Copy(ctx context.Context, src Source, srcName string, dst Target, dstName s
 	if err := c.copyBlobs(ctx, res); err != nil {
 		return nil, err
 	}
-	for _, doc := range c.docs {
+	for _, doc := range c.docs[:len(c.docs)-1] { // the last is the root, which Tag stores
 		have, err := dst.Exists(ctx, doc.d)
 		if err != nil {
 			return nil, side("target", err)

@@ -30,7 +30,10 @@ func (t *layoutEnd) Push(ctx context.Context, d ocispec.Descriptor, open func() 
 	return t.w.PutVerified(ctx, d, body)
 }
 
-func (t *layoutEnd) Tag(_ context.Context, name string, d ocispec.Descriptor, _ []byte) error {
+func (t *layoutEnd) Tag(ctx context.Context, name string, d ocispec.Descriptor, data []byte) error {
+	if err := t.w.PutBytes(ctx, d, data); err != nil {
+		return err
+	}
 	return t.w.Tag(name, d)
 }
 
