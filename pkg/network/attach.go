@@ -199,11 +199,12 @@ func (s *Store) attach(ctx context.Context, b *bundle.Bundle, mode string, joins
 	// What has been begun is undone even if the context is over.
 	background := context.WithoutCancel(ctx)
 	before := *e
-	fresh, networks, err := s.begin(ctx, b, e, old, joins, o, &undo)
+	stuck := false // what could not be undone stays known, for gc
+	fresh, networks, err := s.begin(ctx, b, e, old, joins, o, &undo, &stuck)
 	if errors.Is(err, fault.ErrBusy) { // by the living?
 		if dead, _ := s.reap(ctx, func(x *entry) bool { return len(x.Ports) > 0 }); len(dead) > 0 {
 			*e = before
-			fresh, networks, err = s.begin(ctx, b, e, old, joins, o, &undo)
+			fresh, networks, err = s.begin(ctx, b, e, old, joins, o, &undo, &stuck)
 		}
 	}
 	if err != nil {
@@ -222,7 +223,11 @@ func (s *Store) attach(ctx context.Context, b *bundle.Bundle, mode string, joins
 				return fail(err)
 			}
 		}
-		undo.add(func() error { return s.del(background, e, fresh[i]) })
+		undo.add(func() error {
+			err := s.del(background, e, fresh[i])
+			stuck = stuck || err != nil
+			return err
+		})
 		if err := s.add(ctx, e, a); err != nil {
 			return fail(err)
 		}
@@ -253,7 +258,7 @@ func samePorts(b *bundle.Bundle, old *Record, ask []Publish) error {
 
 // begin plans the new attachments and ports and makes them known, under the lock: from here on gc can undo
 // them, the networks cannot be removed, and nobody else gets the ports.
-func (s *Store) begin(ctx context.Context, b *bundle.Bundle, e *entry, old *Record, joins []Join, o AttachOptions, undo *undo) ([]*Attachment, map[string]*Network, error) {
+func (s *Store) begin(ctx context.Context, b *bundle.Bundle, e *entry, old *Record, joins []Join, o AttachOptions, undo *undo, stuck *bool) ([]*Attachment, map[string]*Network, error) {
 	l, err := s.lock()
 	if err != nil {
 		return nil, nil, err
@@ -268,6 +273,9 @@ func (s *Store) begin(ctx context.Context, b *bundle.Bundle, e *entry, old *Reco
 			return nil, nil, err
 		}
 		networks[n.Name] = n
+		if err := n.findPlugins(); err != nil {
+			return nil, nil, err
+		}
 		for _, ip := range j.IPs {
 			if a := netip.MustParseAddr(ip); len(n.Subnets) > 0 && !slices.ContainsFunc(n.Subnets, func(p netip.Prefix) bool { return p.Contains(a) }) {
 				return nil, nil, fault.Usagef("network %s: ip %s is not in %v", n.Name, ip, n.Subnets)
@@ -302,7 +310,10 @@ func (s *Store) begin(ctx context.Context, b *bundle.Bundle, e *entry, old *Reco
 		return nil, nil, err
 	}
 	undo.add(func() error {
-		if old != nil {
+		switch {
+		case *stuck:
+			return nil
+		case old != nil:
 			return s.put(&entry{Bundle: b.Dir(), Record: *old})
 		}
 		return os.Remove(s.entryPath(e.ID))
@@ -390,9 +401,12 @@ func (s *Store) ensureBridge(n *Network, publishes bool) error {
 			return fmt.Errorf("network %s: make bridge %s: %w", n.Name, n.Bridge, err)
 		}
 	}
+	// The address of the bridge is nobody else's, and is wanted at once: no duplicate address detection.
 	conf := "net/ipv6/conf/" + n.Bridge + "/"
-	if err := sysctl(conf+"accept_ra", "0"); err != nil {
-		return err
+	for _, name := range []string{"accept_ra", "accept_dad"} {
+		if err := sysctl(conf+name, "0"); err != nil {
+			return err
+		}
 	}
 	if !n.IPv6() {
 		if err := sysctl(conf+"disable_ipv6", "1"); err != nil {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
+	"github.com/containernetworking/cni/pkg/invoke"
 	cnitypes "github.com/containernetworking/cni/pkg/types"
 	types "github.com/containernetworking/cni/pkg/types/100"
 	"github.com/vishvananda/netlink"
@@ -33,6 +34,20 @@ func pluginDirs() []string {
 		return filepath.SplitList(p)
 	}
 	return toolkit.Libexec("cni", "/opt/cni/bin", "/usr/lib/cni")
+}
+
+// findPlugins looks for all plugins before the first one runs.
+func (n *Network) findPlugins() error {
+	for _, t := range append(slices.Clone(n.Plugins), n.ipam...) {
+		if n.own && t == "portmap" {
+			continue // see effective
+		}
+		if _, err := invoke.FindInPath(t, pluginDirs()); err != nil {
+			return fault.Hint(fmt.Errorf("network %s: CNI plugin %s in %v: %w", n.Name, t, pluginDirs(), fs.ErrNotExist),
+				"make builds the plugins; or set CNI_PATH to where they are")
+		}
+	}
+	return nil
 }
 
 func (s *Store) cni() *libcni.CNIConfig {
@@ -168,16 +183,8 @@ func explain(err error) error {
 		return fault.As(fault.ErrTryAgain, err)
 	case errors.Is(err, context.DeadlineExceeded):
 		return fmt.Errorf("a plugin took more than %v: %w", patience, err)
-	case errors.As(err, &e):
-		return err
 	}
-	for _, d := range pluginDirs() {
-		if _, err := os.Stat(d); err == nil {
-			return fault.Hint(err, "CNI plugins are looked for in %v", pluginDirs())
-		}
-	}
-	return fault.Hint(fmt.Errorf("no directory of CNI plugins: %v: %w", pluginDirs(), fs.ErrNotExist),
-		"make builds them; or set CNI_PATH")
+	return err
 }
 
 func marshal(v any) ([]byte, error) {

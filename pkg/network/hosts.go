@@ -41,6 +41,9 @@ func (r *Record) hosts(others []*entry) string {
 	var gateway netip.Addr
 	own := 0
 	for _, a := range r.Attachments {
+		if a.State == Leaving {
+			continue
+		}
 		for _, addr := range a.Addresses() {
 			line(addr, r.names(a)...)
 			own++
@@ -68,7 +71,7 @@ func (r *Record) hosts(others []*entry) string {
 	for _, a := range r.Attachments {
 		for _, e := range others {
 			o := e.attachment(a.Network)
-			if e.ID == r.ID || o == nil || o.State != Joined {
+			if a.State == Leaving || e.ID == r.ID || o == nil || o.State != Joined {
 				continue
 			}
 			for _, addr := range o.Addresses() {

@@ -66,6 +66,8 @@ type Network struct {
 	Created  *time.Time        `json:"created,omitempty"`
 	MTU      int               `json:"mtu,omitempty"`
 
+	ipam []string // types
+
 	own  bool // made by Create: filter rules are ours
 	path string
 	raw  []byte
@@ -164,6 +166,9 @@ func Parse(data []byte) (*Network, error) {
 			}
 		}
 		n.Plugins = append(n.Plugins, p.Type)
+		if p.ipamType() != "" {
+			n.ipam = append(n.ipam, p.ipamType())
+		}
 		if p.Type == "bridge" && n.Bridge == "" {
 			if n.Bridge, n.MTU = p.Bridge, p.MTU; n.Bridge == "" {
 				n.Bridge = "cni0" // the plugin's default

@@ -14,7 +14,8 @@ import (
 func socketOwner(p Port) string {
 	inodes := map[string]bool{}
 	for _, v := range []string{"", "6"} {
-		f, err := os.Open("/proc/net/" + p.Protocol + v)
+		// Of this thread: the process's first one may have been in another namespace (makeNetns).
+		f, err := os.Open("/proc/thread-self/net/" + p.Protocol + v)
 		if err != nil {
 			continue
 		}
