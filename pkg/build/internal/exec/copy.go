@@ -208,10 +208,6 @@ func (k *copier) place(p string) (*os.File, error) {
 
 func (k *copier) enter(e *entry) error {
 	if e.rel == "" {
-		there, err := k.isDir(k.base)
-		if err != nil {
-			return err
-		}
 		if err := k.makeDirs(k.base); err != nil {
 			return err
 		}
@@ -219,7 +215,8 @@ func (k *copier) enter(e *entry) error {
 		if err != nil {
 			return hostless(err, k.base)
 		}
-		k.stack = append(k.stack[:0], level{f, k.base, !there})
+		// The destination itself is not a copy of the source: it keeps or gets the usual owner and mode.
+		k.stack = append(k.stack[:0], level{f, k.base, false})
 		return nil
 	}
 	up := &k.stack[len(k.stack)-1]

@@ -1,0 +1,1 @@
+echo w > .wh.file; tar -cf a.tar .wh.file

@@ -1,0 +1,1 @@
+mkdir -p d/f e; echo 1 > e/f

@@ -1,0 +1,2 @@
+umask 022
+echo a > a; mkdir d; echo f > d/f
