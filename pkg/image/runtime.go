@@ -27,6 +27,10 @@ const (
 // DefaultPath is PATH where the image has none.
 const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+// configVersion is the runtime-spec that the config asks for: nothing in it is newer, and runtimes in use refuse
+// what they do not know (crun 1.8).
+const configVersion = "1.0.2"
+
 // RuntimeOptions change what the image says. The zero value changes nothing.
 type RuntimeOptions struct {
 	Env         []string // K=V, over the image's
@@ -83,7 +87,7 @@ func RuntimeSpec(c *Config, rootfs *rootfd.Root, o RuntimeOptions) (*specs.Spec,
 		caps.Effective, caps.Permitted = DefaultCapabilities(), DefaultCapabilities()
 	}
 	spec := &specs.Spec{
-		Version: specs.Version,
+		Version: configVersion,
 		Process: &specs.Process{
 			Terminal: o.Terminal, User: acc.user, Args: args, Env: env,
 			Cwd: path.Clean("/" + cwd), Capabilities: caps,

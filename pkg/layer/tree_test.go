@@ -148,7 +148,7 @@ func describe(t testing.TB, dir string) map[string]string {
 	return all
 }
 
-func same(t *testing.T, what string, got, want map[string]string) {
+func same(t testing.TB, what string, got, want map[string]string) {
 	t.Helper()
 	keys := map[string]bool{}
 	for k := range got {
@@ -320,7 +320,7 @@ func umociKnows(tree map[string]string) map[string]string {
 func TestFormsAgree(t *testing.T) {
 	clitest.Root(t)
 	for name, layers := range images(t) {
-		t.Run(name, func(t *testing.T) {
+		t.Run(strings.ReplaceAll(name, ",", ""), func(t *testing.T) { // a comma in a path ends a mount option
 			want := describe(t, plain(t, layers))
 			same(t, "overlay", describe(t, overlaid(t, layers)), want)
 			switch name {

@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -27,6 +28,7 @@ type node struct {
 	existed bool                // before this layer
 	touched bool                // this layer made it, named it, or made something below it
 	dirty   bool                // this layer removed something from it
+	alone   bool                // Overlay: the layers below do not have it
 	meta    *meta
 }
 
@@ -59,10 +61,12 @@ func (n *node) did(name string, note bool) {
 }
 
 func (n *node) path() string {
-	if n.parent == nil {
-		return ""
+	var names []string
+	for ; n.parent != nil; n = n.parent {
+		names = append(names, n.name)
 	}
-	return path.Join(n.parent.path(), n.name)
+	slices.Reverse(names)
+	return strings.Join(names, "/")
 }
 
 func (n *node) below(top *node) bool {
@@ -324,6 +328,7 @@ func (a *applier) step(n *node, c string, create bool) (*node, string, error) {
 		return nil, "", &fs.PathError{Op: "resolve", Path: path.Join(n.path(), c), Err: unix.ENOTDIR}
 	}
 	m := &meta{mode: 0o755, times: [2]unix.Timespec{}}
+	alone := a.isOverlay
 	if a.isOverlay && n.shows(c) {
 		low, err := a.lower(path.Join(n.path(), c))
 		if err != nil {
@@ -338,7 +343,7 @@ func (a *applier) step(n *node, c string, create bool) (*node, string, error) {
 				if m, err = a.lowerMeta(low); err != nil {
 					return nil, "", err
 				}
-				create = true
+				create, alone = true, false
 			default:
 				return nil, "", &fs.PathError{Op: "resolve", Path: low.path, Err: unix.ENOTDIR}
 			}
@@ -351,7 +356,7 @@ func (a *applier) step(n *node, c string, create bool) (*node, string, error) {
 		return nil, "", &fs.PathError{Op: "mkdir", Path: path.Join(n.path(), c), Err: err}
 	}
 	k := n.kid(c)
-	k.meta = m
+	k.meta, k.alone = m, alone
 	k.touch()
 	return k, "", nil
 }
@@ -371,7 +376,7 @@ func readlink(dir int, name string) (string, error) {
 // shows says whether a name in n could come from the layers below.
 func (n *node) shows(name string) bool {
 	for ; n != nil; n = n.parent {
-		if _, gone := n.gone[name]; gone || n.opaque {
+		if _, gone := n.gone[name]; gone || n.opaque || n.alone {
 			return false
 		}
 		name = n.name

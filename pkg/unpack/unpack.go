@@ -176,6 +176,10 @@ func (m *maker) claim() error {
 	} else if err != nil {
 		return err
 	} else {
+		// Whoever finds .unpack unlocked takes it for a dead one's: between mkdir and flock there is nothing to lose.
+		if err := m.lockClaim(claimed); err != nil {
+			return err
+		}
 		m.undo = append(m.undo, func() { os.Remove(claimed) })
 		for _, name := range []string{bundle.ConfigFile, bundle.ImageFile, bundle.UpperDir, bundle.WorkDir} {
 			if _, err := os.Lstat(m.b.Path(name)); err == nil {
@@ -184,9 +188,6 @@ func (m *maker) claim() error {
 		}
 		if names, err := os.ReadDir(m.b.Path(bundle.RootfsDir)); len(names) > 0 || err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return exists(bundle.RootfsDir)
-		}
-		if err := m.lockClaim(claimed); err != nil {
-			return err
 		}
 	}
 	m.undo = append(m.undo, func() { os.RemoveAll(claimed) })
@@ -201,6 +202,12 @@ func (m *maker) lockClaim(path string) error {
 	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
 		f.Close()
 		return fault.As(fault.ErrBusy, errors.New("another process is unpacking here"))
+	}
+	// A maker that just finished has removed the directory that it had locked.
+	var have, named unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &have); err != nil || unix.Lstat(path, &named) != nil || have.Ino != named.Ino {
+		f.Close()
+		return fault.As(fault.ErrBusy, errors.New("another process was unpacking here"))
 	}
 	m.lock = f
 	return nil
