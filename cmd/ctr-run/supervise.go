@@ -78,7 +78,7 @@ func newSupervise() *cobra.Command {
 		}
 		container.ID, container.Root = args[0], stateRoot(c)
 		if detach {
-			container.Self = []string{"ctr-run", "--root", container.Root, "supervisor"}
+			container.Self = []string{"ctr-run", "--root=" + container.Root, "supervisor"} // one word: cli.Verbs then builds this verb only
 			return supervise.Start(container)
 		}
 		exit, err := supervise.Run(container, os.Stdin, os.Stdout, os.Stderr)

@@ -55,6 +55,9 @@ func (c *Container) open() (*Record, error) {
 	if err := os.MkdirAll(filepath.Dir(dir), 0o700); err != nil {
 		return nil, err
 	}
+	if err := ours(filepath.Dir(dir)); err != nil {
+		return nil, err
+	}
 	if _, err := os.Lstat(state.Dir(c.Root, c.ID)); err == nil {
 		return nil, taken(c.ID)
 	}
@@ -71,6 +74,19 @@ func (c *Container) open() (*Record, error) {
 	return r, nil
 }
 
+// ours refuses a directory that another user could have put there or could change.
+func ours(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(dir, &st); err != nil {
+		return &fs.PathError{Op: "stat", Path: dir, Err: err}
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR || int(st.Uid) != os.Geteuid() || st.Mode&0o022 != 0 {
+		return fault.As(fs.ErrPermission, fmt.Errorf("%s: owner %d, mode %07o: want a directory of user %d that nobody else can write to",
+			dir, st.Uid, st.Mode, os.Geteuid()))
+	}
+	return nil
+}
+
 func taken(id string) error {
 	return fault.Hint(fmt.Errorf("container %s: %w", id, fs.ErrExist), "ctr-run delete --force %s", id)
 }
@@ -78,20 +94,24 @@ func taken(id string) error {
 // Start supervises a container in a process of its own, in a session of its own, and returns when the container
 // runs. Where it could not be started nothing is left, and the error is what the runtime said.
 func Start(c Container) error {
+	// Descriptors first: where there are too few, nothing was made yet that would have to be removed.
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		return os.NewSyscallError("pipe2", err)
+	}
+	outcome := os.NewFile(uintptr(p[0]), "outcome")
+	defer outcome.Close()
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		unix.Close(p[1])
+		return os.NewSyscallError("open /dev/null", err)
+	}
 	if _, err := c.open(); err != nil {
+		unix.Close(p[1])
+		unix.Close(null)
 		return err
 	}
 	dir := Dir(c.Root, c.ID)
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		os.RemoveAll(dir)
-		return os.NewSyscallError("pipe2", err)
-	}
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		os.RemoveAll(dir)
-		return os.NewSyscallError("open /dev/null", err)
-	}
 	pid, err := syscall.ForkExec(self, append(c.Self[:len(c.Self):len(c.Self)], c.ID), &syscall.ProcAttr{
 		Dir:   "/",
 		Env:   append(environ(), leanEnvironment...),
@@ -104,8 +124,6 @@ func Start(c Container) error {
 		os.RemoveAll(dir)
 		return fmt.Errorf("start the supervisor: %w", err)
 	}
-	outcome := os.NewFile(uintptr(p[0]), "outcome")
-	defer outcome.Close()
 	data, err := io.ReadAll(outcome)
 	if err != nil {
 		return err
@@ -252,5 +270,5 @@ func runtimeOr(runtime []string, root string) []string {
 	if len(runtime) > 0 {
 		return runtime
 	}
-	return []string{self, "--root", root}
+	return []string{self, "--root=" + root}
 }
