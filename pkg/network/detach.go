@@ -134,7 +134,7 @@ func (s *Store) leave(ctx context.Context, e *entry, which []*Attachment) error 
 		defer l.Unlock()
 		return errors.Join(append(errs, s.put(e))...)
 	}
-	if err := dropNetns(e.Netns); err != nil {
+	if err := dropNetns(s.netns(e.ID)); err != nil { // by id: a document must not name what is unmounted
 		return err
 	}
 	if err := os.Remove(s.entryPath(e.ID)); !errors.Is(err, fs.ErrNotExist) {

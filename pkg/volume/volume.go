@@ -83,6 +83,15 @@ type Volume struct {
 	Filled    bool              `json:"filled,omitempty"`    // the first attach has been: it is never filled again
 }
 
+// labelAnonymous is how Docker and Compose mark volumes that nobody named.
+const labelAnonymous = "com.docker.volume.anonymous"
+
+// IsAnonymous says whether the volume was made for one mount without a name.
+func (v *Volume) IsAnonymous() bool {
+	_, labelled := v.Labels[labelAnonymous]
+	return v.Anonymous || labelled
+}
+
 // ParseVolume reads a volume.json.
 func ParseVolume(data []byte) (*Volume, error) {
 	v := new(Volume)
@@ -288,7 +297,7 @@ func (s *Store) Prune(ctx context.Context, all bool) (removed []string, err erro
 	}
 	var errs []error
 	for _, v := range volumes {
-		if !v.Anonymous && !all {
+		if !v.IsAnonymous() && !all {
 			continue
 		}
 		err := s.Remove(ctx, v.Name)
