@@ -168,7 +168,7 @@ func Stop(ctx context.Context, root, id string, signal int, timeout *int) error 
 		return err
 	}
 	if r.Alive() {
-		if err := save(Dir(root, id), stopFile, stopRequest{signal, timeout}); err != nil {
+		if err := save(Dir(root, id), stopFile, stopRequest{Signal: signal, Timeout: timeout}); err != nil {
 			return err
 		}
 		grace := r.Options.stopTimeout()
@@ -232,8 +232,7 @@ func BeforeKill(root, id string, signal int) error {
 	if unix.Signal(signal) != unix.SIGKILL && unix.Signal(signal) != r.Options.stopSignal() {
 		return nil
 	}
-	never := -1
-	return save(Dir(root, id), stopFile, stopRequest{signal, &never})
+	return save(Dir(root, id), stopFile, stopRequest{Sent: true})
 }
 
 // BeforeDelete is what "ctr-run delete" calls before it removes a container. One that is being supervised is

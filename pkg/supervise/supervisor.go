@@ -46,6 +46,7 @@ type supervisor struct {
 type stopRequest struct {
 	Signal  int  `json:"signal,omitempty"`  // 0: the container's stop signal
 	Timeout *int `json:"timeout,omitempty"` // seconds until SIGKILL, below 0: for ever; nil: the container's
+	Sent    bool `json:"sent,omitempty"`    // the writer sends the signal; nothing is to be done but not to restart
 }
 
 // A run is one life of the container's process.
@@ -84,6 +85,9 @@ func (s *supervisor) supervise(started func(error)) (*Exit, error) {
 		}
 		ran := exit.FinishedAt.Sub(exit.StartedAt)
 		for r = nil; r == nil; {
+			if _, err := os.Lstat(filepath.Join(s.dir, stopFile)); err == nil {
+				s.record.Stopped = true // asked for before the end, and not read yet
+			}
 			if s.record.Stopped || !s.record.Options.Restart.again(s.record.Exit.Code, s.record.Restarts) {
 				return s.record.Exit, s.end()
 			}
@@ -341,6 +345,9 @@ func (s *supervisor) watch(r *run) *Exit {
 		case q := <-s.requests:
 			s.record.Stopped = true
 			s.save()
+			if q.Sent {
+				continue
+			}
 			signal, grace := s.record.Options.stopSignal(), s.record.Options.stopTimeout()
 			if q.Signal > 0 {
 				signal = unix.Signal(q.Signal)
