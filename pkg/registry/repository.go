@@ -20,6 +20,7 @@ import (
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ctr-tools/ctr/pkg/descriptor"
+	"github.com/ctr-tools/ctr/pkg/fault"
 	"github.com/ctr-tools/ctr/pkg/image"
 )
 
@@ -74,10 +75,10 @@ func (r *Repository) Resolve(ctx context.Context, tag string) (ocispec.Descripto
 	// HEAD first: registries that ration pulls count GET.
 	d, err := r.resolve(ctx, http.MethodHead, tag)
 	var se *StatusError
-	if errors.As(err, &se) && se.Status != http.StatusMethodNotAllowed && se.Status != http.StatusBadRequest && se.Status != http.StatusNotFound {
+	if errors.As(err, &se) && errors.Is(err, fault.ErrTryAgain) || errors.Is(err, fault.ErrUnverified) || context.Cause(ctx) != nil {
 		return d, err
 	}
-	if err != nil { // a GET has words about why
+	if err != nil { // a GET may do better, or has words about why
 		d, err = r.resolve(ctx, http.MethodGet, tag)
 	}
 	if err != nil {
