@@ -14,7 +14,6 @@
 package runtime
 
 import (
-	"context"
 	"os"
 	"syscall"
 
@@ -54,6 +53,8 @@ type CreateOptions struct {
 	NoPivot      bool   // MS_MOVE and chroot instead of pivot_root
 	NoNewKeyring bool
 	PreserveFDs  int // how many of the caller's descriptors, from 3 on, the process gets
+
+	config *config // read already
 }
 
 // RunOptions are for Run.
@@ -66,21 +67,10 @@ type RunOptions struct {
 // A Process is a child of the caller that was started in a container: a container's init or what exec started.
 type Process struct {
 	Pid int
-	// unexported fields follow
 }
 
 // Wait waits for the end of the process. Only the process that called Create or StartExec can, and once.
-func (p *Process) Wait() (syscall.WaitStatus, error) { panic("not yet") }
-
-// Create makes a container whose init waits for [Runtime.Start]. Init is a child of the calling process.
-func (r *Runtime) Create(ctx context.Context, o CreateOptions) (*Process, error) { panic("not yet") }
-
-// Start lets init execute the user's program. It fails, naming the cause, if that program cannot be executed.
-func (r *Runtime) Start(ctx context.Context, id string) error { panic("not yet") }
-
-// Run is Create and Start and, unless Detach, Wait with signals passed on, and Delete. The status is what a
-// shell would say: the exit status, or 128 + the number of the signal.
-func (r *Runtime) Run(ctx context.Context, o RunOptions) (status int, err error) { panic("not yet") }
+func (p *Process) Wait() (syscall.WaitStatus, error) { return wait(p.Pid) }
 
 // ExecOptions say what to execute in a running container.
 type ExecOptions struct {
@@ -106,43 +96,11 @@ type ExecOptions struct {
 	Detach        bool // Exec only
 }
 
-// StartExec starts a process in a running container, as a child of the calling process.
-func (r *Runtime) StartExec(ctx context.Context, id string, o ExecOptions) (*Process, error) {
-	panic("not yet")
-}
-
-// Exec is StartExec and, unless Detach, Wait with signals passed on; the status is as Run's.
-func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (status int, err error) {
-	panic("not yet")
-}
-
-// Kill sends a signal to init, or with all to every process in the container's cgroup.
-func (r *Runtime) Kill(id string, sig syscall.Signal, all bool) error { panic("not yet") }
-
-// Delete removes what there is of a container that has stopped, or with force of any: then init is killed
-// first, and a container that does not exist is no error.
-func (r *Runtime) Delete(ctx context.Context, id string, force bool) error { panic("not yet") }
-
 // A Container is a container's recorded state and where it is in its life.
 type Container struct {
 	*state.State
 	Status state.Status
 }
-
-// State returns the state of one container. It fails with fs.ErrNotExist.
-func (r *Runtime) State(id string) (*Container, error) { panic("not yet") }
-
-// List returns all containers, sorted by id; those whose state cannot be read are left out, with a warning.
-func (r *Runtime) List() ([]*Container, error) { panic("not yet") }
-
-// Pids returns the numbers, on the host, of all processes of the container.
-func (r *Runtime) Pids(id string) ([]int, error) { panic("not yet") }
-
-// Pause freezes all processes of the container.
-func (r *Runtime) Pause(id string) error { panic("not yet") }
-
-// Resume thaws them.
-func (r *Runtime) Resume(id string) error { panic("not yet") }
 
 // Dir is the state directory of a container: a supervisor may keep files of its own there, which Delete removes.
 func (r *Runtime) Dir(id string) string { return state.Dir(r.root, id) }

@@ -30,6 +30,7 @@ const (
 	File       = "state.json"  // [State]
 	ConfigFile = "config.json" // the bundle's config.json as it was at create
 	StartFile  = "start"       // socket that the waiting init listens on until start
+	CallsFile  = "calls"       // what the calls of the waiting init are for, by number
 )
 
 // A Status is where a container is in its life (runtime-spec, State).
@@ -46,18 +47,23 @@ const (
 
 // A State is the content of state.json.
 type State struct {
-	ID          string            `json:"id"`
-	Pid         int               `json:"pid"`       // of init, on the host; 0 before there is one
-	StartTime   uint64            `json:"startTime"` // of pid, clock ticks after boot (proc_pid_stat(5), field 22)
-	Bundle      string            `json:"bundle"`    // absolute
-	Rootfs      string            `json:"rootfs"`    // absolute, on the host
-	Created     time.Time         `json:"created"`
-	Owner       int               `json:"owner"` // uid of who created it
-	CgroupsPath string            `json:"cgroupsPath"`
-	Cgroups     map[string]string `json:"cgroups,omitempty"` // controller ("" is version 2) to absolute directory
-	Hooks       bool              `json:"hooks,omitempty"`   // config.json has hooks
-	Supervisor  int               `json:"supervisor,omitempty"`
-	Annotations map[string]string `json:"annotations,omitempty"`
+	ID          string
+	Pid         int    // of init, on the host
+	StartTime   uint64 // of pid, clock ticks after boot (proc_pid_stat(5), field 22)
+	Bundle      string // absolute
+	Rootfs      string // absolute, on the host
+	Created     time.Time
+	Owner       int // uid of who created it
+	Cgroups     []Cgroup
+	Hooks       bool // config.json has hooks
+	SharedPids  bool // the container has no pid namespace of its own: the end of init is not the end of all
+	Annotations map[string]string
+}
+
+// A Cgroup is the container's directory in one hierarchy.
+type Cgroup struct {
+	Controller string // as in /proc/self/cgroup; empty for version 2
+	Dir        string // absolute
 }
 
 // maxFileBytes bounds state.json.

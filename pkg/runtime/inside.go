@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package runtime
+
+import (
+	"fmt"
+	"os"
+	"strconv"
+	"syscall"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	"golang.org/x/sys/unix"
+
+	"github.com/ctr-tools/ctr/pkg/runtime/internal/compile"
+	"github.com/ctr-tools/ctr/pkg/runtime/internal/hook"
+	"github.com/ctr-tools/ctr/pkg/state"
+)
+
+// namespacesOf is the CLONE_NEW flags that lead into a container: all types of its configuration, but the user
+// namespace only if it is another one than ours, because joining one's own is an error.
+func namespacesOf(s *specs.Spec, pid int) (flags uint64, user bool) {
+	for _, n := range s.Linux.Namespaces {
+		if n.Type == specs.UserNamespace {
+			user = !sameNamespace(pid, "user")
+			if !user {
+				continue
+			}
+		}
+		flags |= compile.NamespaceFlag(n.Type)
+	}
+	return flags, user
+}
+
+func sameNamespace(pid int, name string) bool {
+	var a, b syscall.Stat_t
+	return syscall.Stat("/proc/"+strconv.Itoa(pid)+"/ns/"+name, &a) == nil && syscall.Stat("/proc/self/ns/"+name, &b) == nil &&
+		a.Ino == b.Ino && a.Dev == b.Dev
+}
+
+// runInside runs hooks in the namespaces of a container whose init waits. Before the change of root their paths
+// are the host's and they are as privileged as init; after it they are the container's and run as its process
+// does.
+func runInside(name string, hooks []specs.Hook, c *config, st *state.State, status state.Status, beforePivot bool) error {
+	for i := range hooks {
+		h := &hooks[i]
+		if err := runHookInside(h, c, st, status, beforePivot); err != nil {
+			return hook.Error(name, i, h, err)
+		}
+	}
+	return nil
+}
+
+func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Status, beforePivot bool) error {
+	s := *c.spec
+	p := *c.spec.Process
+	s.Process = &p
+	p.Args = h.Args
+	if len(p.Args) == 0 {
+		p.Args = []string{h.Path}
+	}
+	p.Env, p.Terminal, p.Cwd = h.Env, false, "/"
+	if beforePivot {
+		all := make([]string, compile.Capabilities)
+		for n := range all {
+			all[n] = compile.CapName(n)
+		}
+		all = all[:lastCap()+1]
+		p.User, p.NoNewPrivileges, p.Rlimits = specs.User{}, false, nil
+		p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+		p.ApparmorProfile, p.SelinuxLabel = "", ""
+	}
+	stdin, err := stdinOf(st.OCI(status))
+	if err != nil {
+		return err
+	}
+	defer stdin.Close()
+	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	if err != nil {
+		return err
+	}
+	defer null.Close()
+	pidfd, err := unix.PidfdOpen(st.Pid, 0)
+	if err != nil {
+		return err
+	}
+	var fds fdTable
+	defer fds.close()
+	if err := fds.start(Stdio{stdin, null, null}, 0); err != nil {
+		return err
+	}
+	f := compile.Facts{ID: st.ID, Start: -1, Console: -1, CgroupFD: -1, FirstFD: 3, LastCap: c.facts.LastCap}
+	f.Report = fds.add(-1, false)
+	flags, user := namespacesOf(&s, st.Pid)
+	f.UserNS = user
+	e := compile.Exec{PidFD: fds.add(pidfd, true), Namespaces: flags, Program: h.Path}
+	result, err := compile.Process(&s, &f, e)
+	if err != nil {
+		return err
+	}
+	l, err := spawn(result, &fds, f.Report, "/tmp", "/dev/shm")
+	if err != nil {
+		return err
+	}
+	l.process = &specs.Process{Args: []string{h.Path}, Cwd: "/"}
+	if err := l.release(); err != nil {
+		l.kill()
+		return err
+	}
+	if _, err := l.follow(); err != nil {
+		l.kill()
+		return err
+	}
+	l.close()
+	var expired *time.Timer
+	late := make(chan bool, 1)
+	if d := hook.Timeout(h); d > 0 {
+		expired = time.AfterFunc(d, func() {
+			late <- true
+			syscall.Kill(-l.pid, syscall.SIGKILL) // it leads a session of its own
+		})
+		defer expired.Stop()
+	}
+	ws, err := wait(l.pid)
+	select {
+	case <-late:
+		return fmt.Errorf("not done within %d s", *h.Timeout)
+	default:
+	}
+	if err == nil && ws != 0 {
+		err = fmt.Errorf("%s", describe(ws))
+	}
+	return err
+}
+
+// stdinOf is a file that reads as data, through memory: a pipe could fill up.
+func stdinOf(data []byte) (*os.File, error) {
+	fd, err := unix.MemfdCreate("state", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, err
+	}
+	f := os.NewFile(uintptr(fd), "state")
+	if _, err := f.Write(data); err != nil {
+		f.Close()
+		return nil, err
+	}
+	if _, err := f.Seek(0, 0); err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
