@@ -12,7 +12,7 @@ import (
 
 func gc() *cobra.Command {
 	var o layout.GCOptions
-	c := &cobra.Command{Use: "gc [flags] [oci:DIR]", Short: "remove blobs that no name reaches, and what interrupted runs left", Args: atMostOneLayout}
+	c := &cobra.Command{Use: "gc [flags] [oci:DIR]", Short: "remove blobs and unpacked layers that nothing needs, and what interrupted runs left", Args: atMostOneLayout}
 	c.Flags().BoolVarP(&o.DryRun, "dry-run", "n", false, "print what would be removed, and remove nothing")
 	c.Flags().BoolVar(&o.KeepPartial, "keep-partial", false, "keep blobs that a later fetch can complete")
 	c.RunE = func(c *cobra.Command, args []string) error {
@@ -30,6 +30,20 @@ func gc() *cobra.Command {
 					return err
 				}
 			}
+		}
+		if len(args) == 0 {
+			layers, err := gcSnapshots(c.Context(), rootOf(c), l, o.DryRun)
+			if err != nil {
+				return err
+			}
+			if o.DryRun {
+				for _, k := range layers.Keys {
+					if _, err := fmt.Fprintln(c.OutOrStdout(), "snapshot", k); err != nil {
+						return err
+					}
+				}
+			}
+			explain(c)("%d unpacked layers: %s", len(layers.Keys), size(layers.Bytes))
 		}
 		explain(c)("%d blobs, %d partial blobs, %d temporary files: %s", len(res.Blobs), res.Partials, res.Temps, size(res.SizeBytes))
 		return nil
