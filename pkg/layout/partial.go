@@ -166,6 +166,9 @@ func (p *Partial) Commit() error {
 
 // Close keeps what has arrived for the next run. After Commit it does nothing.
 func (p *Partial) Close() error {
+	if p.n == 0 && lstatSame(p.f, p.f.Name()) { // ours still: its lock is
+		os.Remove(p.f.Name())
+	}
 	if err := p.f.Close(); !errors.Is(err, fs.ErrClosed) {
 		return err
 	}
