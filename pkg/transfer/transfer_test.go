@@ -16,6 +16,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -206,9 +207,8 @@ func TestResume(t *testing.T) {
 						}
 					} else if !stopped.Load() {
 						defer func() {
-							if recover() != nil {
-								stopped.Store(true)
-								cancel()
+							if recover() != nil { // the connection stays, and nothing comes
+								<-r.Context().Done()
 								panic(http.ErrAbortHandler)
 							}
 						}()
@@ -221,6 +221,18 @@ func TestResume(t *testing.T) {
 		})
 		l, w := create(t)
 		o := transfer.Options{Platforms: amd64(t), Jobs: 1}
+		go func() {
+			for !stopped.Load() {
+				files, _ := filepath.Glob(filepath.Join(l.Dir(), "partial", "sha256-*"))
+				for _, f := range files {
+					if st, err := os.Stat(f); err == nil && st.Size() > 100<<10 {
+						stopped.Store(true)
+						cancel()
+					}
+				}
+				time.Sleep(time.Millisecond)
+			}
+		}()
 		if _, err := transfer.Copy(ctx, repo, "1", transfer.Layout(w), app, o); err == nil {
 			t.Fatal("the first run was not stopped")
 		}
