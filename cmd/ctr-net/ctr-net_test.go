@@ -78,7 +78,7 @@ func TestKilled(t *testing.T) {
 		if out, err := exec.Command("ip", "-o", "link", "show", "master", bridge).Output(); err == nil && len(out) > 0 {
 			t.Fatalf("round %d (%s): left: %s", i, args[0], out)
 		}
-		if out, err := exec.Command("nft", "list", "table", "inet", bridge).Output(); err == nil && strings.Contains(string(out), "dnat to") {
+		if out, err := exec.Command("nft", "list", "table", "inet", bridge).Output(); err == nil && strings.Contains(string(out), "dnat ip") {
 			t.Fatalf("round %d (%s): left: %s", i, args[0], out)
 		}
 	}
