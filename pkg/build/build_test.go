@@ -178,6 +178,9 @@ func caseContext(t *testing.T, dir string) string {
 		t.Fatal(err)
 	}
 	write(t, filepath.Join(ctx, "Dockerfile"), string(src))
+	if needs, err := os.ReadFile(filepath.Join(dir, "needs")); err == nil {
+		clitest.Need(t, strings.Fields(string(needs))...)
+	}
 	script(t, ctx, abs(t, filepath.Join(dir, "context.sh")))
 	return ctx
 }

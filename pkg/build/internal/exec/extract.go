@@ -4,9 +4,12 @@ package exec
 
 import (
 	"archive/tar"
+	"bufio"
 	"fmt"
 	"io"
 	"os"
+
+	"github.com/ulikunitz/xz"
 
 	"github.com/ctr-tools/ctr/pkg/fault"
 	"github.com/ctr-tools/ctr/pkg/layer"
@@ -31,7 +34,11 @@ func (k *copier) extract(m match) (done bool, err error) {
 	if k.do.Chown != "" {
 		opts.Owner = k.owner
 	}
-	if _, err := layer.Apply(k.ctx, v.f, k.dst, opts); err != nil {
+	r, err := unxz(v.f)
+	if err != nil {
+		return true, fmt.Errorf("unpack %s: %w", m.given, err)
+	}
+	if _, err := layer.Apply(k.ctx, r, k.dst, opts); err != nil {
 		return true, fmt.Errorf("unpack %s: %w", m.given, err)
 	}
 	if err := k.src.unchanged(v.f); err != nil {
@@ -56,11 +63,24 @@ func (o *opener) file(e *entry) (err error) {
 // archive nevertheless.
 func isTar(f *os.File) (bool, error) {
 	defer f.Seek(0, io.SeekStart)
-	r, _, err := layer.Decompress(f, "")
+	plain, err := unxz(f)
 	if err != nil {
 		return false, nil // not what its first bytes promised
+	}
+	r, _, err := layer.Decompress(plain, "")
+	if err != nil {
+		return false, nil
 	}
 	defer r.Close()
 	h, err := tar.NewReader(r).Next()
 	return err == nil && h != nil, nil
+}
+
+// unxz decompresses f if it is an xz stream, the one compression that ADD takes and layers do not have.
+func unxz(f *os.File) (io.Reader, error) {
+	var magic [6]byte
+	if n, _ := f.ReadAt(magic[:], 0); string(magic[:n]) != "\xfd7zXZ\x00" {
+		return f, nil
+	}
+	return xz.NewReader(bufio.NewReader(f))
 }
