@@ -30,7 +30,16 @@ func (Copy) prepare(ctx context.Context, m *maker) error {
 	if err := m.config(root); err != nil {
 		return err
 	}
-	if err := root.MkdirAll(m.spec.Process.Cwd, 0o755); err != nil {
+	return makeWorkingDir(root, nil, layer.Overlay{}, m.spec.Process.Cwd)
+}
+
+// makeWorkingDir makes the working directory as container engines do: mode 0755, owner root.
+func makeWorkingDir(upper *rootfd.Root, parents []*rootfd.Root, form layer.Overlay, dir string) error {
+	merged, err := layer.Merge(upper, parents, form)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(merged.MkdirAll(dir), merged.Close()); err != nil {
 		return fmt.Errorf("working directory: %w", err)
 	}
 	return nil
@@ -123,19 +132,6 @@ func (m *maker) look(st *snapshot.Stack, form snapshot.Overlay) error {
 		parents = append(parents, r)
 	}
 	overlay := layer.Overlay{UserXattr: form.UserXattr}
-	merge := func(upper string, do func(*layer.Merged) error) error {
-		root, err := rootfd.Open(upper)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		merged, err := layer.Merge(root, parents, overlay)
-		if err != nil {
-			return err
-		}
-		err = do(merged)
-		return errors.Join(err, merged.Close())
-	}
 	// Looking leaves copies of directories behind: in a tree that is thrown away.
 	scratch, accounts := filepath.Join(m.b.Path(bundle.UnpackDir), "look"), filepath.Join(m.b.Path(bundle.UnpackDir), "accounts")
 	for _, d := range []string{scratch, filepath.Join(accounts, "etc")} {
@@ -143,37 +139,53 @@ func (m *maker) look(st *snapshot.Stack, form snapshot.Overlay) error {
 			return err
 		}
 	}
-	missing := false
-	err := merge(scratch, func(t *layer.Merged) error {
-		for _, name := range []string{image.PasswdFile, image.GroupFile} {
-			data, err := t.ReadFile(name, image.MaxAccountBytes)
-			if errors.Is(err, fs.ErrNotExist) {
-				continue
-			}
-			if err != nil {
-				return fmt.Errorf("image's %s: %w", name, err)
-			}
-			if err := os.WriteFile(filepath.Join(accounts, name), data, 0o600); err != nil {
-				return err
-			}
-		}
-		root, err := rootfd.Open(accounts)
-		if err != nil {
-			return err
-		}
-		defer root.Close()
-		if err := m.config(root); err != nil {
-			return err
-		}
-		there, err := t.IsDir(m.spec.Process.Cwd)
-		missing = !there
-		return err
-	})
-	if err == nil && missing {
-		err = merge(m.b.Path(bundle.UpperDir), func(t *layer.Merged) error { return t.MkdirAll(m.spec.Process.Cwd) })
-	}
+	t, err := rootfd.Open(scratch)
 	if err != nil {
 		return err
 	}
-	return nil
+	defer t.Close()
+	merged, err := layer.Merge(t, parents, overlay)
+	if err != nil {
+		return err
+	}
+	missing, err := m.read(merged, accounts)
+	if err := errors.Join(err, merged.Close()); err != nil || !missing {
+		return err
+	}
+	upper, err := rootfd.Open(m.b.Path(bundle.UpperDir))
+	if err != nil {
+		return err
+	}
+	defer upper.Close()
+	return makeWorkingDir(upper, parents, overlay, m.spec.Process.Cwd)
+}
+
+// read copies the account files to a tree of their own, makes the config, and says whether the working directory
+// is missing.
+func (m *maker) read(merged *layer.Merged, accounts string) (missing bool, err error) {
+	for _, name := range []string{image.PasswdFile, image.GroupFile} {
+		data, err := merged.ReadFile(name, image.MaxAccountBytes)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return false, fmt.Errorf("image's %s: %w", name, err)
+		}
+		if err := os.WriteFile(filepath.Join(accounts, name), data, 0o600); err != nil {
+			return false, err
+		}
+	}
+	root, err := rootfd.Open(accounts)
+	if err != nil {
+		return false, err
+	}
+	defer root.Close()
+	if err := m.config(root); err != nil {
+		return false, err
+	}
+	there, err := merged.IsDir(m.spec.Process.Cwd)
+	if err != nil {
+		return false, fmt.Errorf("working directory: %w", err)
+	}
+	return !there, nil
 }
