@@ -171,8 +171,8 @@ func (t *tool) waitAll(ctx context.Context, c *cobra.Command, want *compose.Desi
 	}
 	p := &compose.Plan{Project: want.Project, Root: *t.root, Run: place.Run(), Title: "wait"}
 	for _, f := range found {
-		if f.OneOff || f.Broken != "" {
-			continue
+		if f.OneOff || f.Broken != "" || !f.Running() && f.Exit != nil && f.Exit.Code == 0 {
+			continue // what did its work and ended is done
 		}
 		condition := "running"
 		if f.Health != "" {

@@ -167,14 +167,6 @@ func (c *Container) setUnpack(s types.ServiceConfig) error {
 	if s.ReadOnly {
 		f = append(f, "--read-only")
 	}
-	f = append(f, flags("--cap-add", sorted(s.CapAdd))...)
-	f = append(f, flags("--cap-drop", sorted(s.CapDrop))...)
-	if s.Privileged {
-		f = append(f, "--privileged")
-	}
-	if s.ShmSize != 0 {
-		f = append(f, "--shm-size", strconv.FormatInt(int64(s.ShmSize), 10))
-	}
 	c.unpack = append(f, c.Image)
 	return nil
 }

@@ -109,8 +109,9 @@ func runStep(ctx context.Context, s Step, env []string, stderr io.Writer) error 
 	if err != nil {
 		return err
 	}
-	// A Ctrl-C of the terminal is for ctr-compose, which passes it on once.
+	// A Ctrl-C of the terminal is for ctr-compose, which passes it on once, as a terminal would: to the group.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.Env = append(os.Environ(), env...)
 	if s.Stdin != "" {
 		cmd.Stdin = strings.NewReader(s.Stdin)

@@ -5,7 +5,9 @@ package compose
 import (
 	"encoding/json"
 	"fmt"
+	"maps"
 	"math"
+	"slices"
 	"sort"
 	"strconv"
 	"strings"
@@ -20,6 +22,9 @@ import (
 func configPatch(s types.ServiceConfig) (string, error) {
 	p := object{}
 	if err := p.limits(s); err != nil {
+		return "", err
+	}
+	if err := p.rights(s); err != nil {
 		return "", err
 	}
 	if err := p.process(s); err != nil {
@@ -37,8 +42,42 @@ func configPatch(s types.ServiceConfig) (string, error) {
 	if len(p) == 0 {
 		return "", nil
 	}
-	data, err := json.MarshalIndent(p, "", "  ")
-	return string(data) + "\n", err
+	return p.text()
+}
+
+// text is the patch as JSON: a line for each member of the second level, so that people can read and compare it
+// even where a seccomp profile is in it.
+func (o object) text() (string, error) {
+	var b strings.Builder
+	b.WriteString("{\n")
+	for i, k := range slices.Sorted(maps.Keys(o)) {
+		inner, ok := o[k].(object)
+		if i > 0 {
+			b.WriteString(",\n")
+		}
+		if !ok {
+			data, err := json.Marshal(o[k])
+			if err != nil {
+				return "", err
+			}
+			fmt.Fprintf(&b, "  %q: %s", k, data)
+			continue
+		}
+		fmt.Fprintf(&b, "  %q: {\n", k)
+		for j, l := range slices.Sorted(maps.Keys(inner)) {
+			data, err := json.Marshal(inner[l])
+			if err != nil {
+				return "", err
+			}
+			if j > 0 {
+				b.WriteString(",\n")
+			}
+			fmt.Fprintf(&b, "    %q: %s", l, data)
+		}
+		b.WriteString("\n  }")
+	}
+	b.WriteString("\n}\n")
+	return b.String(), nil
 }
 
 type object map[string]any

@@ -38,9 +38,7 @@ b' \
 comment' <<'EOF'
 {
   "linux": {
-    "sysctl": {
-      "net.core.somaxconn": "EOF"
-    }
+    "sysctl": {"net.core.somaxconn":"EOF"}
   }
 }
 EOF
