@@ -134,7 +134,7 @@ func TestHostile(t *testing.T) {
 		"links in a circle":             {archive(t, sym("a", "b"), sym("b", "a"), file("a/x", "x")), true},
 		"links that grow":               {archive(t, sym("a", "a/a"), file("a/x", "x")), true},
 		"component too long":            {archive(t, file(long, "x")), true},
-		"name of 5,000 bytes":           {archive(t, file(strings.Repeat("d/", 2500)+"x", "x")), true},
+		"name of 5,000 bytes":           {archive(t, file(strings.Repeat(long[:249]+"/", 20)+"x", "x")), true},
 		"link target too long":          {archive(t, sym("l", strings.Repeat("x", 5000))), true},
 		"link to the empty name":        {archive(t, sym("l", "")), true},
 		"uid of -1":                     {archive(t, ent{name: "f", uid: 4294967295}), true},

@@ -253,7 +253,6 @@ func TestOneOfMany(t *testing.T) {
 // An error at any point leaves neither bundle nor mount, and the image's hostile files lead nowhere.
 func TestRefused(t *testing.T) {
 	clitest.Root(t)
-	before := mounts(t)
 	for name, c := range map[string]struct {
 		config ocispec.ImageConfig
 		layer  []*tar.Header
@@ -283,10 +282,10 @@ func TestRefused(t *testing.T) {
 			if _, err := os.Lstat(filepath.Join(top, "b")); err == nil {
 				t.Errorf("%s, %T: the bundle is left", name, form)
 			}
+			if strings.Contains(mounts(t), top) {
+				t.Errorf("%s, %T: a mount is left", name, form)
+			}
 		}
-	}
-	if after := mounts(t); after != before {
-		t.Error("a mount is left")
 	}
 	// A working directory through a link out of the tree is made inside of it.
 	l, img := testImage(t, ocispec.ImageConfig{WorkingDir: "/out/dir"}, []*tar.Header{link("out", "../../../../escaped")})
