@@ -151,11 +151,17 @@ func (s *Store) del(ctx context.Context, e *entry, a *Attachment) error {
 	if err != nil {
 		return err
 	}
-	netns := e.Netns
-	if !netnsAlive(netns) {
-		netns = ""
+	if !netnsAlive(e.Netns) {
+		// Without a namespace the bridge plugin leaves its masquerading rules: it gets an empty one.
+		e.Netns = s.netns(e.ID)
+		if err := dropNetns(e.Netns); err != nil {
+			return err
+		}
+		if err := makeNetns(e.Netns); err != nil {
+			return err
+		}
 	}
-	if err := s.cni().DelNetworkList(ctx, list, e.runtimeConf(a, netns)); err != nil {
+	if err := s.cni().DelNetworkList(ctx, list, e.runtimeConf(a, e.Netns)); err != nil {
 		return fmt.Errorf("leave network %s: %w", a.Network, explain(err))
 	}
 	if a.Result == nil {

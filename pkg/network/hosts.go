@@ -114,6 +114,11 @@ func writeHosts(path, ours string, create bool) error {
 	if st, err := f.Stat(); err != nil || !st.Mode().IsRegular() {
 		return fmt.Errorf("%s: want a regular file", path)
 	}
+	if create {
+		if err := f.Chmod(0o644); err != nil { // everybody in the container reads it, whatever the umask here
+			return err
+		}
+	}
 	old, err := io.ReadAll(io.LimitReader(f, maxEtcBytes+1))
 	if err != nil {
 		return err
@@ -156,6 +161,9 @@ func writeInPlace(path string, data []byte) error {
 		return err
 	}
 	defer f.Close()
+	if err := f.Chmod(0o644); err != nil {
+		return err
+	}
 	if _, err := f.WriteAt(data, 0); err != nil {
 		return err
 	}

@@ -361,7 +361,24 @@ func (h *host) foreign(name, bridge, last string) {
 	if err := os.WriteFile(h.path(name), []byte(doc), 0o644); err != nil {
 		h.t.Fatal(err)
 	}
-	h.t.Cleanup(func() { exec.Command("ip", "link", "del", bridge).Run() })
+	// The plugins leave their bridge and their tables.
+	exists := func(table string) bool {
+		return exec.Command("nft", append([]string{"list", "table"}, strings.Fields(table)...)...).Run() == nil
+	}
+	var clean []string
+	for _, table := range []string{"ip cni_hostport", "ip6 cni_hostport", "inet cni_plugins_masquerade"} {
+		if !exists(table) {
+			clean = append(clean, table)
+		}
+	}
+	h.t.Cleanup(func() {
+		exec.Command("ip", "link", "del", bridge).Run()
+		for _, table := range clean {
+			if exists(table) {
+				exec.Command("nft", append([]string{"delete", "table"}, strings.Fields(table)...)...).Run()
+			}
+		}
+	})
 }
 
 func (h *host) plugin(name, script string) {
@@ -376,21 +393,6 @@ func (h *host) plugin(name, script string) {
 // TestForeign uses a conflist as another tool would write it, ports by the portmap plugin included.
 func TestForeign(t *testing.T) {
 	h := newHost(t)
-	had := map[string]bool{}
-	tables := []string{"ip cni_hostport", "ip6 cni_hostport", "inet cni_plugins_masquerade"}
-	exists := func(table string) bool {
-		return exec.Command("nft", append([]string{"list", "table"}, strings.Fields(table)...)...).Run() == nil
-	}
-	for _, table := range tables {
-		had[table] = exists(table)
-	}
-	t.Cleanup(func() { // the plugins leave their tables
-		for _, table := range tables {
-			if !had[table] && exists(table) {
-				exec.Command("nft", append([]string{"delete", "table"}, strings.Fields(table)...)...).Run()
-			}
-		}
-	})
 	h.foreign("foreign", "tfo"+owner(h.run), `{"type": "portmap", "backend": "nftables", "capabilities": {"portMappings": true}}`)
 	b := h.bundle("b")
 	r := h.attach(b, AttachOptions{Publish: publish(t, "80")}, "foreign")
@@ -451,6 +453,9 @@ func TestUndo(t *testing.T) {
 			leases, _ := filepath.Glob(filepath.Join(h.run, "leases", "*", "10.*"))
 			if len(leases) > 0 {
 				t.Errorf("leases are left: %v", leases)
+			}
+			if out, _ := exec.Command("nft", "list", "table", "inet", "cni_plugins_masquerade").Output(); bytes.Contains(out, []byte("id: b-"+owner(h.run))) {
+				t.Errorf("rules are left: %s", out)
 			}
 			if name == "missing" && !errors.Is(err, fs.ErrNotExist) {
 				t.Errorf("a missing plugin: %v", err)

@@ -134,7 +134,6 @@ func TestFill(t *testing.T) {
 		chown -h 5:6 top/data/link top/data; chmod 2750 top/data; touch -d 2001-02-03 base/data/sub
 		mkdir `+secret+`; echo leak >`+secret+`/leak
 		ln -s `+secret+` top/evil; ln -s ../../../../../../`+secret+` top/climb; ln -s /data top/inside; echo file >top/file`)
-	before := sh(t, "/", "cat /proc/self/mounts")
 	// The destination twice is a usage error; the rest is done in one call.
 	if err := s.Attach(t.Context(), b, short(t, "x:/data", "y:/data"), AttachOptions{}); !errors.Is(err, fault.ErrUsage) {
 		t.Errorf("one destination twice: %v", err)
@@ -167,8 +166,8 @@ new
 			t.Errorf("%s: filled with %q", name, got)
 		}
 	}
-	if after := sh(t, "/", "cat /proc/self/mounts"); after != before {
-		t.Errorf("mounts before\n%s\nafter\n%s", before, after)
+	if mounts := sh(t, "/", "cat /proc/self/mounts"); strings.Contains(mounts, s.dir) {
+		t.Errorf("left mounted: %s", mounts)
 	}
 	spec, err := b.Config()
 	if err != nil {
