@@ -79,7 +79,7 @@ func (n *node) below(top *node) bool {
 }
 
 // maxOpen bounds the descriptors that one Apply holds on directories.
-const maxOpen = 48
+const maxOpen = 16
 
 // fd returns a descriptor of n, valid until maxOpen other directories were used.
 func (a *applier) fd(n *node) (int, error) {

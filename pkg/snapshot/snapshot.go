@@ -89,10 +89,14 @@ type Session struct {
 	lock *atomicfile.Lock
 }
 
-// Begin waits while gc works.
+// Begin waits while gc works, and removes what dead processes left.
 func (s *Store) Begin() (*Session, error) {
 	l, err := atomicfile.LockPath(s.path(lockFile), false)
 	if err != nil {
+		return nil, err
+	}
+	if err := s.clean(); err != nil {
+		l.Unlock()
 		return nil, err
 	}
 	return &Session{s, l}, nil
@@ -159,16 +163,63 @@ func (s *Store) discard(key string) error {
 	if m, err := s.read(key); m != nil || err != nil {
 		return err // somebody else has mended it
 	}
-	tmp, err := os.MkdirTemp(s.dir, atomicfile.TempPrefix)
+	tmp, done, err := s.temp()
 	if err != nil {
 		return err
 	}
+	defer done()
 	err = os.Rename(s.path(key), filepath.Join(tmp, "entry"))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		os.Remove(tmp)
 		return err
 	}
 	return removeAll(tmp)
+}
+
+// temp makes a temporary directory, locked as long as it is in use, so that clean can tell it from what dead
+// processes left. done removes what is left of it.
+func (s *Store) temp() (path string, done func(), err error) {
+	for {
+		path, err := os.MkdirTemp(s.dir, atomicfile.TempPrefix)
+		if err != nil {
+			return "", nil, err
+		}
+		l, err := atomicfile.TryLockPath(path, true)
+		if errors.Is(err, unix.EWOULDBLOCK) || errors.Is(err, fs.ErrNotExist) {
+			continue // clean took it between mkdir and flock
+		}
+		if err != nil {
+			os.Remove(path)
+			return "", nil, err
+		}
+		if _, err := os.Lstat(path); err != nil {
+			l.Unlock()
+			continue
+		}
+		return path, func() { removeAll(path); l.Unlock() }, nil
+	}
+}
+
+// clean removes what dead processes left.
+func (s *Store) clean() error {
+	list, err := os.ReadDir(s.dir)
+	if err != nil {
+		return err
+	}
+	for _, e := range list {
+		if !strings.HasPrefix(e.Name(), atomicfile.TempPrefix) {
+			continue
+		}
+		l, err := atomicfile.TryLockPath(s.path(e.Name()), true)
+		if err != nil {
+			continue // in use, or gone
+		}
+		err = removeAll(s.path(e.Name()))
+		l.Unlock()
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // put moves the finished directory tmp to its place. Somebody else's entry that is there already stands.

@@ -252,10 +252,14 @@ func TestGC(t *testing.T) {
 		t.Fatal(err)
 	}
 	ses.Close()
-	for _, left := range []string{".tmp-dead", "dead.lock"} { // of killed processes
+	for _, left := range []string{".tmp-dead", ".tmp-dead2", "dead.lock"} { // of killed processes
 		if err := os.Mkdir(s.path(left), 0o700); err != nil {
 			t.Fatal(err)
 		}
+	}
+	stack(t, s, c) // the next session takes temporary directories with it
+	if got := entries(t, s); len(got) != 4 || slices.Contains(got, ".tmp-dead") {
+		t.Errorf("entries %q", got)
 	}
 	gc := func(o GCOptions, want int) {
 		t.Helper()

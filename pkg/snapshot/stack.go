@@ -17,7 +17,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"golang.org/x/sys/unix"
 
-	"github.com/ctr-tools/ctr/pkg/atomicfile"
 	"github.com/ctr-tools/ctr/pkg/layer"
 	"github.com/ctr-tools/ctr/pkg/rootfd"
 )
@@ -164,11 +163,11 @@ func (m *making) layer(ctx context.Context, i int) (err error) {
 	if ok, err := m.find(i); ok || err != nil {
 		return err // made while this process waited
 	}
-	tmp, err := os.MkdirTemp(m.s.dir, atomicfile.TempPrefix)
+	tmp, done, err := m.s.temp()
 	if err != nil {
 		return err
 	}
-	defer removeAll(tmp) // after put only what lost a race
+	defer done() // after put, only what lost a race is removed
 	tree := filepath.Join(tmp, treeDir)
 	if err := os.Mkdir(tree, 0o755); err != nil {
 		return err
@@ -277,11 +276,11 @@ func (t *Session) Adopt(ctx context.Context, parents []digest.Digest, diffID dig
 	if m, err := t.s.read(k); err != nil || m != nil {
 		return errors.Join(err, removeAll(upper))
 	}
-	tmp, err := os.MkdirTemp(t.s.dir, atomicfile.TempPrefix)
+	tmp, done, err := t.s.temp()
 	if err != nil {
 		return err
 	}
-	defer removeAll(tmp)
+	defer done()
 	if err := os.Rename(upper, filepath.Join(tmp, treeDir)); err != nil {
 		return err
 	}
