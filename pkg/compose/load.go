@@ -36,6 +36,11 @@ type LoadOptions struct {
 
 // Load reads a project with compose-go and refuses, or warns of, attributes that would have no effect.
 func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
+	if o.Name != "" {
+		if err := project.CheckName(o.Name); err != nil {
+			return nil, err
+		}
+	}
 	var findings []loader.UnsupportedAttribute
 	po, err := cli.NewProjectOptions(o.Files,
 		cli.WithWorkingDirectory(o.Directory),
@@ -55,6 +60,11 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 	}
 	p, err := po.LoadProject(ctx)
 	if err != nil {
+		for _, file := range po.ConfigPaths {
+			if serr := syntax(file); serr != nil {
+				return nil, serr
+			}
+		}
 		return nil, loadError(err, o)
 	}
 	if err := project.CheckName(p.Name); err != nil {

@@ -202,10 +202,26 @@ func (u *upPlan) reason(s *Service, c *Container, f *Found) string {
 	if d, there := u.have.Images[s.Image]; there && !u.o.NoRecreate && d != f.ImageDigest && d != f.ImageIndex && f.ImageDigest != "" {
 		return "its image changed"
 	}
-	if !f.Running() {
+	if !f.Running() && !u.completed(s, f) {
 		return whyStopped
 	}
 	return ""
+}
+
+// completed says whether a container did what others wait for: a job that ended well is done once for all, until
+// it changes.
+func (u *upPlan) completed(s *Service, f *Found) bool {
+	if f.Exit == nil || f.Exit.Code != 0 {
+		return false
+	}
+	for _, other := range u.want.Services {
+		for _, d := range other.DependsOn {
+			if d.Service == s.Name && d.Condition == "service_completed_successfully" {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // mustRestart says whether a dependency with restart: true was started again.

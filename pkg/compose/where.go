@@ -18,16 +18,8 @@ const maxFileBytes = 4 << 20
 func whereIs(files []string, path []string) (where string) {
 	best := 0
 	for _, file := range files {
-		st, err := os.Stat(file)
-		if err != nil || !st.Mode().IsRegular() || st.Size() > maxFileBytes {
-			continue
-		}
-		data, err := os.ReadFile(file)
-		if err != nil {
-			continue
-		}
-		var doc yaml.Node
-		if yaml.Unmarshal(data, &doc) != nil || len(doc.Content) == 0 {
+		doc, err := parse(file)
+		if err != nil || len(doc.Content) == 0 {
 			continue
 		}
 		line, depth := descend(doc.Content[0], path)
@@ -37,6 +29,28 @@ func whereIs(files []string, path []string) (where string) {
 		}
 	}
 	return where
+}
+
+// syntax says what is wrong with a file as YAML, with its name.
+func syntax(file string) error {
+	if _, err := parse(file); err != nil {
+		return fmt.Errorf("%s: %w", shorten(file), err)
+	}
+	return nil
+}
+
+// parse reads a regular file as YAML; another kind (stdin, a pipe) is read once only, so it gives an empty document.
+func parse(file string) (*yaml.Node, error) {
+	var doc yaml.Node
+	st, err := os.Stat(file)
+	if err != nil || !st.Mode().IsRegular() || st.Size() > maxFileBytes {
+		return &doc, nil
+	}
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	return &doc, yaml.Unmarshal(data, &doc)
 }
 
 // descend follows path as far as the node has it and returns the line of the last key found and how many there
