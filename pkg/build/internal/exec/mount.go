@@ -169,7 +169,11 @@ func (m *mounter) state(do graph.Mount) (*specs.Mount, error) {
 		b := bindOf(parts[0], do.Target, true)
 		return &b, nil
 	}
-	o := []string{"nosuid", "nodev", "lowerdir=" + strings.Join(append(parts, m.step.Scratch.Path("empty")), ":")}
+	if len(parts) == 1 && do.ReadOnly {
+		b := bindOf(parts[0], do.Target, true)
+		return &b, nil
+	}
+	o := append([]string{"nosuid", "nodev"}, lowerOptions(parts)...)
 	if do.ReadOnly {
 		o = append(o, "ro")
 	} else {
@@ -182,6 +186,23 @@ func (m *mounter) state(do graph.Mount) (*specs.Mount, error) {
 		o = append(o, "upperdir="+filepath.Join(dir, "upper"), "workdir="+filepath.Join(dir, "work"))
 	}
 	return &specs.Mount{Destination: do.Target, Type: "overlay", Source: "overlay", Options: o}, nil
+}
+
+// lowerOptions name lower directories, topmost first. A single option may be no longer than 255 bytes where the
+// runtime mounts with fsconfig(2), so each gets its own, if the kernel knows that form (6.7).
+func lowerOptions(dirs []string) (o []string) {
+	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
+	if err == nil {
+		defer unix.Close(fs)
+		err = unix.FsconfigSetString(fs, "lowerdir+", "/")
+	}
+	if err != nil {
+		return []string{"lowerdir=" + strings.Join(dirs, ":")}
+	}
+	for _, d := range dirs {
+		o = append(o, "lowerdir+="+d)
+	}
+	return o
 }
 
 // parts are the directories that make up the directory p of a state, topmost first; for a file, its one

@@ -32,11 +32,11 @@ type Tree struct {
 
 // fingerprint tells whether a file is still what was hashed.
 type fingerprint struct {
-	dev, ino    uint64
-	size        int64
-	ctime       unix.Timespec
-	mtime       unix.Timespec
-	mode, nlink uint32
+	dev, ino uint64
+	size     int64
+	ctime    unix.Timespec
+	mtime    unix.Timespec
+	mode     uint32
 }
 
 func printOf(st *unix.Stat_t) fingerprint {
