@@ -14,6 +14,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 var noon = time.Date(2026, 1, 2, 12, 0, 0, 5, time.UTC)
@@ -288,4 +290,46 @@ func FuzzParse(f *testing.F) {
 			t.Errorf("%q: %v, written and read: %v, %v", line, r, again, err)
 		}
 	})
+}
+
+// A full disk costs records and never leaves half of one; once there is room again, the log goes on.
+func TestFullDisk(t *testing.T) {
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=64k"); err != nil {
+		t.Skipf("SKIP: mount a tmpfs: %v", err)
+	}
+	defer unix.Unmount(dir, unix.MNT_DETACH)
+	path := filepath.Join(dir, "log")
+	filler := filepath.Join(dir, "filler")
+	if err := os.WriteFile(filler, make([]byte, 30_000), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	w := writer(t, path, WriterOptions{})
+	line := []byte(strings.Repeat("x", 700) + "\n")
+	var failed error
+	for i := 0; i < 200 && failed == nil; i++ {
+		failed = w.Write(Stdout, noon, line)
+	}
+	if !errors.Is(failed, unix.ENOSPC) {
+		t.Fatalf("%v, want ENOSPC", failed)
+	}
+	os.Remove(filler)
+	if err := w.Write(Stdout, noon, []byte("again\n")); err != nil {
+		t.Fatal(err)
+	}
+	w.Close()
+	data, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	n := 0
+	for line := range bytes.Lines(data) {
+		if _, err := Parse(bytes.TrimSuffix(line, []byte{'\n'})); err != nil {
+			t.Errorf("line %d: %v", n, err)
+		}
+		n++
+	}
+	if !bytes.HasSuffix(data, []byte(" stdout F again\n")) {
+		t.Errorf("%d lines, the last is not the last written", n)
+	}
 }

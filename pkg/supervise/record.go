@@ -17,6 +17,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -137,6 +138,19 @@ func parseRecord(data []byte) (*Record, error) {
 	return r, r.Options.check()
 }
 
+// look is Load, and whether the supervisor runs. A record that was read while its supervisor ended is read again: what
+// stands there after the end was meant to.
+func look(root, id string) (r *Record, alive bool, err error) {
+	r, err = Load(root, id)
+	if err != nil || r.Alive() {
+		return r, err == nil, err
+	}
+	if r.Status != StatusStopped {
+		r, err = Load(root, id)
+	}
+	return r, false, err
+}
+
 // IDs lists the supervised containers of a state root.
 func IDs(root string) ([]string, error) {
 	entries, err := os.ReadDir(filepath.Join(root, hidden))
@@ -170,13 +184,13 @@ type Fields struct {
 // ("" if it has no such container, which is so for a moment in every restart). A container that is not supervised is
 // fs.ErrNotExist.
 func Merge(root, id, seen string) (f Fields, status string, r *Record, err error) {
-	r, err = Load(root, id)
+	r, alive, err := look(root, id)
 	if err != nil {
 		return f, seen, nil, err
 	}
 	f = Fields{Supervised: true, Restarts: r.Restarts, Exit: r.Exit}
 	status = r.Status
-	if !r.Alive() && status != StatusStopped { // the supervisor was killed
+	if !alive && status != StatusStopped { // the supervisor was killed
 		status = StatusStopped
 		if r.initAlive() {
 			status = StatusRunning
@@ -197,7 +211,8 @@ func Merge(root, id, seen string) (f Fields, status string, r *Record, err error
 	return f, status, r, nil
 }
 
-// save replaces a document in the supervisor's directory. It is not synced: what is here does not survive a reboot anyway.
+// save replaces a document in the supervisor's directory by rename. It is not synced: what is here does not
+// survive a reboot anyway.
 func save(dir, name string, v any) error {
 	var b bytes.Buffer
 	e := json.NewEncoder(&b)
@@ -206,7 +221,13 @@ func save(dir, name string, v any) error {
 	if err := e.Encode(v); err != nil {
 		return err
 	}
-	return atomicfile.Write(filepath.Join(dir, name), b.Bytes(), 0o600)
+	path := filepath.Join(dir, name)
+	temp := filepath.Join(dir, atomicfile.TempPrefix+name+"-"+strconv.Itoa(os.Getpid()))
+	if err := os.WriteFile(temp, b.Bytes(), 0o600); err != nil {
+		os.Remove(temp)
+		return err
+	}
+	return os.Rename(temp, path)
 }
 
 func readSmall(path string) ([]byte, error) {

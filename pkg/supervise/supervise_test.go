@@ -536,3 +536,15 @@ func TestPipesBelongToTheUser(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+func TestOOM(t *testing.T) {
+	p := newPlace(t)
+	c := p.container("x=$(dd if=/dev/zero bs=1000000 count=200 2>/dev/null | tr '\\0' x)", Options{})
+	p.edit(c.Bundle, func(c map[string]any) {
+		c["linux"].(map[string]any)["resources"] = map[string]any{"memory": map[string]any{"limit": 16 << 20}}
+	})
+	p.check(Start(c))
+	if r := p.ended(c); !r.Exit.OOMKilled || r.Exit.Code != 137 || r.Exit.Signal != 9 {
+		t.Errorf("%+v", r.Exit)
+	}
+}

@@ -71,11 +71,10 @@ func Wait(ctx context.Context, root, id string, condition Condition) (*Record, e
 	}
 	defer unix.Close(watch)
 	for {
-		r, err := Load(root, id)
+		r, alive, err := look(root, id)
 		if err != nil {
 			return nil, err
 		}
-		alive := r.Alive()
 		over := !alive && !r.initAlive() && r.Status != StatusCreating || r.Status == StatusStopped && !alive
 		switch condition {
 		case UntilStopped:
