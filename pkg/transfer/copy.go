@@ -408,13 +408,21 @@ func (c *copier) copyBlob(ctx context.Context, d ocispec.Descriptor) error {
 			failed = err
 			return nil, err
 		}
-		return struct {
-			io.Reader
-			io.Closer
-		}{c.o.Bars.Reader(label, d.Size, descriptor.Verify(d, body)), body}, nil
+		return &counted{c.o.Bars.Reader(label, d.Size, descriptor.Verify(d, body)), body}, nil
 	})
 	if failed != nil && errors.Is(err, failed) {
 		return side("source", err)
 	}
 	return side("target", err)
+}
+
+// counted is content whose reading a bar shows.
+type counted struct {
+	io.ReadCloser // ends the bar
+	body          io.Closer
+}
+
+func (c *counted) Close() error {
+	c.ReadCloser.Close()
+	return c.body.Close()
 }

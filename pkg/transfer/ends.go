@@ -5,7 +5,9 @@ package transfer
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
+	"io/fs"
 
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
@@ -41,6 +43,9 @@ func (t *layoutEnd) Tag(ctx context.Context, name string, d ocispec.Descriptor, 
 type resumer interface {
 	FetchAt(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error)
 }
+
+// attempts that bring nothing end a fetch.
+const attempts = 5
 
 // Pull gets a blob, resuming what an earlier run, or an earlier connection, has brought.
 func (t *layoutEnd) Pull(ctx context.Context, src Source, d ocispec.Descriptor, wrap func(int64, io.Reader) io.Reader) error {
@@ -79,15 +84,11 @@ func (t *layoutEnd) Pull(ctx context.Context, src Source, d ocispec.Descriptor, 
 		if moved {
 			n = 1
 		}
-		var at *Error
 		if c := context.Cause(ctx); c != nil {
 			return c
 		}
-		if n >= 5 || !registry.Passing(err) {
+		if n >= attempts || !registry.Passing(err) {
 			return err
-		}
-		if !errors.As(err, &at) {
-			err = side("source", err)
 		}
 		if e := registry.Sleep(ctx, registry.Pause(n)); e != nil {
 			return e
@@ -117,7 +118,14 @@ func fill(ctx context.Context, rs resumer, d ocispec.Descriptor, p *layout.Parti
 	if err == nil && from+n < d.Size {
 		err = io.ErrUnexpectedEOF
 	}
-	return err
+	var path *fs.PathError
+	if errors.As(err, &path) { // the disk, not the network
+		return side("target", err)
+	}
+	if err != nil {
+		err = fmt.Errorf("blob %s: %d of %d bytes: %w", d.Digest, from+n, d.Size, err)
+	}
+	return side("source", err)
 }
 
 // closeReader ends a progress bar.
