@@ -44,7 +44,7 @@ func explain(pid int, p *specs.Process) error {
 		f, err := open(path, unix.O_PATH)
 		if err != nil {
 			if errors.Is(err, syscall.ELOOP) || errors.Is(err, syscall.EACCES) {
-				return fmt.Errorf("exec: %q: %w", path, err)
+				return fmt.Errorf("%q: %w", path, err)
 			}
 			continue
 		}
@@ -57,16 +57,16 @@ func explain(pid int, p *specs.Process) error {
 			if searched != "" {
 				continue
 			}
-			return fmt.Errorf("exec: %q: is a directory: %w", path, syscall.EACCES)
+			return fmt.Errorf("%q: is a directory: %w", path, syscall.EACCES)
 		}
 		if !st.Mode().IsRegular() {
-			return fmt.Errorf("exec: %q: is no regular file (%v): %w", path, st.Mode().Type(), syscall.EACCES)
+			return fmt.Errorf("%q: is no regular file (%v): %w", path, st.Mode().Type(), syscall.EACCES)
 		}
 		if st.Mode().Perm()&0o111 == 0 {
 			if searched != "" {
 				continue
 			}
-			return fmt.Errorf("exec: %q: mode %04o has no x: %w", path, st.Mode().Perm(), syscall.EACCES)
+			return fmt.Errorf("%q: mode %04o has no x: %w", path, st.Mode().Perm(), syscall.EACCES)
 		}
 		if r, err := open(path, unix.O_RDONLY|unix.O_NONBLOCK); err == nil {
 			why := explainFile(r, path, open)
@@ -76,10 +76,22 @@ func explain(pid int, p *specs.Process) error {
 		return nil
 	}
 	if searched != "" {
-		return fmt.Errorf("exec: %q: executable file not found in $PATH (%s)%w", name, searched, quiet{syscall.ENOENT})
+		return fmt.Errorf("%q: executable file not found in $PATH (%s)%w", name, searched, quiet{syscall.ENOENT})
 	}
-	return fmt.Errorf("exec: %q: stat %s: %w", name, name, syscall.ENOENT)
+	return fmt.Errorf("%q: stat %s: %w", name, name, syscall.ENOENT)
 }
+
+// An ExecError says why the user's program could not be executed. It is a failure of the start, whatever kind of
+// error is behind it: a missing program is not a missing container.
+type ExecError struct{ err error }
+
+func (e *ExecError) Error() string { return "exec: " + e.err.Error() }
+
+// Unwrap returns the cause.
+func (e *ExecError) Unwrap() error { return e.err }
+
+// ExitStatus is what runc's callers expect.
+func (e *ExecError) ExitStatus() int { return 1 }
 
 // quiet is an error that adds its kind and no text.
 type quiet struct{ error }
@@ -98,28 +110,28 @@ func explainFile(f *os.File, path string, open func(string, uint64) (*os.File, e
 			i.Close()
 			return nil
 		}
-		return fmt.Errorf("exec: %q: its %s %s: %w", path, kind, interpreter, err)
+		return fmt.Errorf("%q: its %s %s: %w", path, kind, interpreter, err)
 	}
 	if line, ok := bytes.CutPrefix(head, []byte("#!")); ok {
 		line, _, _ = bytes.Cut(line, []byte("\n"))
 		words := strings.Fields(string(line))
 		if len(words) == 0 {
-			return fmt.Errorf("exec: %q: its first line names no interpreter: %w", path, syscall.ENOEXEC)
+			return fmt.Errorf("%q: its first line names no interpreter: %w", path, syscall.ENOEXEC)
 		}
 		if strings.HasSuffix(words[0], "\r") || bytes.HasSuffix(line, []byte("\r")) {
-			return fmt.Errorf("exec: %q: its first line ends in a carriage return, so the interpreter is %q: %w", path, words[0]+"\r", syscall.ENOENT)
+			return fmt.Errorf("%q: its first line ends in a carriage return, so the interpreter is %q: %w", path, words[0]+"\r", syscall.ENOENT)
 		}
 		return missing("interpreter", words[0])
 	}
 	if len(head) < 64 || !bytes.HasPrefix(head, []byte("\x7fELF")) {
-		return fmt.Errorf("exec: %q: neither a program (ELF) nor a script (#!): %w", path, syscall.ENOEXEC)
+		return fmt.Errorf("%q: neither a program (ELF) nor a script (#!): %w", path, syscall.ENOEXEC)
 	}
 	order := binary.ByteOrder(binary.LittleEndian)
 	if head[5] == 2 { // EI_DATA: ELFDATA2MSB
 		order = binary.BigEndian
 	}
 	if machine := order.Uint16(head[18:]); !runsHere(machine) {
-		return fmt.Errorf("exec: %q: is for another machine (%s): %w", path, machineName(machine), syscall.ENOEXEC)
+		return fmt.Errorf("%q: is for another machine (%s): %w", path, machineName(machine), syscall.ENOEXEC)
 	}
 	if head[4] != 2 { // EI_CLASS: ELFCLASS64
 		return nil

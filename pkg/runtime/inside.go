@@ -61,13 +61,7 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 	}
 	p.Env, p.Terminal, p.Cwd = h.Env, false, "/"
 	if beforePivot {
-		all := make([]string, compile.Capabilities)
-		for n := range all {
-			all[n] = compile.CapName(n)
-		}
-		all = all[:lastCap()+1]
-		p.User, p.NoNewPrivileges, p.Rlimits = specs.User{}, false, nil
-		p.Capabilities = &specs.LinuxCapabilities{Bounding: all, Effective: all, Permitted: all}
+		p.NoNewPrivileges, p.Rlimits = false, nil
 		p.ApparmorProfile, p.SelinuxLabel = "", ""
 	}
 	stdin, err := stdinOf(st.OCI(status))
@@ -93,7 +87,7 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 	f.Report = fds.add(-1, false)
 	flags, user := namespacesOf(&s, st.Pid)
 	f.UserNS = user
-	e := compile.Exec{PidFD: fds.add(pidfd, true), Namespaces: flags, Program: h.Path}
+	e := compile.Exec{PidFD: fds.add(pidfd, true), Namespaces: flags, Program: h.Path, Privileged: beforePivot}
 	result, err := compile.Process(&s, &f, e)
 	if err != nil {
 		return err

@@ -122,6 +122,9 @@ func (l *launch) release() error {
 	for {
 		// MSG_NOSIGNAL: init may be gone, and SIGPIPE would take us along.
 		err := syscall.Sendto(l.sock, token[:], unix.MSG_NOSIGNAL, nil)
+		if err == syscall.EPIPE || err == syscall.ECONNRESET {
+			return nil // it has ended; what it said before that is still to be read
+		}
 		if err != syscall.EINTR {
 			return err
 		}
@@ -191,17 +194,15 @@ func (l *launch) follow() (created bool, err error) {
 // execFailed finds out why the program could not be executed while its files can still be looked at.
 func (l *launch) execFailed() error {
 	cause := explain(l.pid, l.process)
-	if err := l.release(); err != nil {
-		return cause
+	if err := l.release(); err == nil && cause == nil {
+		if _, errno, err := l.read(); err == nil && errno > 0 && errno < 4096 {
+			cause = fmt.Errorf("%q: %w", l.process.Args[0], syscall.Errno(errno))
+		}
 	}
-	_, errno, err := l.read()
-	if cause != nil {
-		return cause
+	if cause == nil {
+		cause = fmt.Errorf("%q: cannot be executed", l.process.Args[0])
 	}
-	if err == nil && errno > 0 && errno < 4096 {
-		return fmt.Errorf("exec: %q: %w", l.process.Args[0], syscall.Errno(errno))
-	}
-	return fmt.Errorf("exec: %q: cannot be executed", l.process.Args[0])
+	return &ExecError{cause}
 }
 
 // writeFile writes a file of procfs or the like in one call.

@@ -112,6 +112,8 @@ type compiler struct {
 	waits    int
 	path     string // of the program, if it is not to be searched for
 
+	privileged bool // keep user and capabilities
+
 	root   prog.Reg // the root filesystem
 	dev    prog.Reg // /dev, a file system of our own; 0: none
 	proc   prog.Reg // the container's procfs; 0: none

@@ -25,6 +25,7 @@ type Exec struct {
 	Namespaces uint64 // CLONE_NEW flags to join
 	CPUs       []byte // affinity mask, nil: leave it
 	Program    string // path to execute in place of the first argument; empty: search for that
+	Privileged bool   // keep user and capabilities: a hook that prepares the container
 }
 
 // Process compiles the program of a process that joins a container: exec, and hooks that run in it.
@@ -57,7 +58,7 @@ func Process(s *specs.Spec, f *Facts, e Exec) (Result, error) {
 		c.Do("set the CPU affinity", "", unix.SYS_SCHED_SETAFFINITY, 0, uint64(len(e.CPUs)), c.Bytes(e.CPUs))
 	}
 	c.Do("close what is not the container's", "", unix.SYS_CLOSE_RANGE, uint64(f.FirstFD), 0xffffffff, unix.CLOSE_RANGE_CLOEXEC)
-	c.path = e.Program
+	c.path, c.privileged = e.Program, e.Privileged
 	if err := c.process(cwd); err != nil {
 		return Result{}, err
 	}
@@ -202,6 +203,9 @@ func (c *compiler) seccomp() {
 
 // credentials sets users, groups and capabilities.
 func (c *compiler) credentials() {
+	if c.privileged {
+		return
+	}
 	p := c.spec.Process
 	u := &p.User
 	caps := c.capabilities()
