@@ -102,8 +102,6 @@ func fetch(c *cobra.Command, o fetchOptions, args []string) error {
 	}
 	defer w.Close()
 	client := registry.NewClient(registry.Options{Insecure: o.insecure, UserAgent: "ctr-fetch/" + cli.Version, Explain: explain(c)})
-	to.Bars = progress.New(cli.Quiet(c))
-	defer to.Bars.Wait()
 	for i, op := range operands {
 		if err := fetchOne(ctx, c, client, w, op, o.name, to); err != nil {
 			return fmt.Errorf("fetch %s: %w", args[i], err)
@@ -141,8 +139,7 @@ func fetchOne(ctx context.Context, c *cobra.Command, client *registry.Client, w 
 		} else if name, err = image.Normalize(name); err != nil {
 			return err
 		}
-		res, err := transfer.Copy(ctx, repo, at, transfer.Layout(w), name, o)
-		return done(c, res, err)
+		return copyOne(c, repo, at, w, name, o)
 	}
 	src, closer, err := open(ctx, c, op)
 	if err != nil {
@@ -173,15 +170,18 @@ func fetchOne(ctx context.Context, c *cobra.Command, client *registry.Client, w 
 		if o.Platforms == nil { // what is here anyhow is taken whole
 			o.AllPlatforms = true
 		}
-		res, err := transfer.Copy(ctx, fixed{src, e}, string(e.Digest), transfer.Layout(w), as, o)
-		if err := done(c, res, err); err != nil {
+		if err := copyOne(c, fixed{src, e}, string(e.Digest), w, as, o); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func done(c *cobra.Command, res *transfer.Result, err error) error {
+// copyOne copies one image and prints its digest, after the bars, which would paint over it.
+func copyOne(c *cobra.Command, src transfer.Source, at string, w *layout.Writer, name string, o transfer.Options) error {
+	o.Bars = progress.New(cli.Quiet(c) || cli.Verbose(c))
+	res, err := transfer.Copy(c.Context(), src, at, transfer.Layout(w), name, o)
+	o.Bars.Wait()
 	if err != nil {
 		return err
 	}

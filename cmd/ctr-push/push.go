@@ -75,7 +75,7 @@ func push(c *cobra.Command, root string, o pushOptions, from, to string) (d ocis
 	if o.jobs < 1 {
 		return d, fault.Usagef("--jobs=%d: want 1 or more", o.jobs)
 	}
-	t := transfer.Options{AllPlatforms: true, Jobs: o.jobs, Explain: explain(c), Bars: progress.New(cli.Quiet(c))}
+	t := transfer.Options{AllPlatforms: true, Jobs: o.jobs, Explain: explain(c), Bars: progress.New(cli.Quiet(c) || cli.Verbose(c))}
 	defer t.Bars.Wait()
 	if o.platform != "" {
 		p, err := image.ParsePlatform(o.platform)
