@@ -3,10 +3,13 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"io/fs"
 
 	"github.com/spf13/cobra"
 
+	"github.com/ctr-tools/ctr/pkg/runtime"
 	"github.com/ctr-tools/ctr/pkg/supervise"
 )
 
@@ -16,7 +19,7 @@ func newStop() *cobra.Command {
 	var timeout int
 	c := &cobra.Command{
 		Use:   "stop [-s SIGNAL] [-t SECONDS] ID…",
-		Short: "end supervised containers: signal, grace, KILL, no restart",
+		Short: "end containers: signal, grace, KILL, no restart",
 		Args:  cobra.MinimumNArgs(1),
 	}
 	c.Flags().StringVarP(&signal, "signal", "s", "", "`SIGNAL` instead of the container's stop signal")
@@ -36,7 +39,7 @@ func newStop() *cobra.Command {
 		}
 		errs := make(chan error, len(args))
 		for _, id := range args {
-			go func() { errs <- supervise.Stop(c.Context(), stateRoot(c), id, number, seconds) }()
+			go func() { errs <- stop(c.Context(), stateRoot(c), id, number, seconds) }()
 		}
 		var all []error
 		for range args {
@@ -45,4 +48,17 @@ func newStop() *cobra.Command {
 		return errors.Join(all...)
 	}
 	return c
+}
+
+// stop ends a container for good, supervised or not.
+func stop(ctx context.Context, root, id string, signal int, timeout *int) error {
+	err := supervise.Stop(ctx, root, id, signal, timeout)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, err := runtime.New(root).State(id)
+	if err != nil {
+		return err
+	}
+	return supervise.StopUnsupervised(ctx, c.Pid, c.StartTime, signal, timeout)
 }

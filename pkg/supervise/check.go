@@ -51,7 +51,11 @@ func (h *healthLoop) loop() {
 	defer close(h.done)
 	health := Health{Status: Starting, Log: []Probe{}}
 	for {
-		t := time.NewTimer(health.pause(h.c, time.Since(h.run.started)))
+		pause := health.pause(h.c, time.Since(h.run.started))
+		if pause >= time.Second {
+			releaseMemory() // what the last check took
+		}
+		t := time.NewTimer(pause)
 		select {
 		case <-h.quit:
 			t.Stop()

@@ -191,11 +191,6 @@ func Stop(ctx context.Context, root, id string, signal int, timeout *int) error 
 	if r, err = Load(root, id); err != nil || !r.initAlive() {
 		return ignoreGone(err)
 	}
-	fd, err := unix.PidfdOpen(r.InitPid, 0)
-	if err != nil || !r.initAlive() {
-		return nil
-	}
-	defer unix.Close(fd)
 	sig, grace := r.Options.stopSignal(), r.Options.stopTimeout()
 	if signal > 0 {
 		sig = unix.Signal(signal)
@@ -203,16 +198,35 @@ func Stop(ctx context.Context, root, id string, signal int, timeout *int) error 
 	if timeout != nil {
 		grace = time.Duration(*timeout) * time.Second
 	}
-	unix.PidfdSendSignal(fd, sig, nil, 0)
-	init := [][2]uint64{{uint64(r.InitPid), r.InitStart}}
-	if err := sleep(ctx, -1, init, grace); err != nil {
+	return stopProcess(ctx, r.InitPid, r.InitStart, sig, grace)
+}
+
+// StopUnsupervised is Stop for a container without supervisor, by its init's pid and start time.
+func StopUnsupervised(ctx context.Context, pid int, start uint64, signal int, timeout *int) error {
+	o := Options{StopSignal: signal, StopTimeout: timeout}
+	return stopProcess(ctx, pid, start, o.stopSignal(), o.stopTimeout())
+}
+
+// stopProcess ends a process that is not ours: signal, grace (below 0: for ever), SIGKILL.
+func stopProcess(ctx context.Context, pid int, start uint64, sig unix.Signal, grace time.Duration) error {
+	alive := func() bool { return pid > 0 && startTime(pid) == start }
+	fd, err := unix.PidfdOpen(pid, 0)
+	if err != nil || !alive() {
+		return nil
+	}
+	defer unix.Close(fd)
+	if err := unix.PidfdSendSignal(fd, sig, nil, 0); err != nil && err != unix.ESRCH {
+		return os.NewSyscallError("pidfd_send_signal", err)
+	}
+	process := [][2]uint64{{uint64(pid), start}}
+	if err := sleep(ctx, -1, process, grace); err != nil {
 		return err
 	}
-	if r.initAlive() {
-		unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
-		return sleep(ctx, -1, init, -1)
+	if !alive() {
+		return nil
 	}
-	return nil
+	unix.PidfdSendSignal(fd, unix.SIGKILL, nil, 0)
+	return sleep(ctx, -1, process, -1)
 }
 
 func ignoreGone(err error) error {
