@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -406,7 +407,9 @@ func TestReproducible(t *testing.T) {
 				t.Fatal(err)
 			}
 		}
+		was := syscall.Umask(i * 0o077)
 		res, err := build.Build(context.Background(), o)
+		syscall.Umask(was)
 		if err != nil {
 			t.Fatal(err)
 		}

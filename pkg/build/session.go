@@ -3,6 +3,7 @@
 package build
 
 import (
+	"context"
 	"errors"
 	"os"
 	"path/filepath"
@@ -104,6 +105,10 @@ func sweep(root string, rt exec.Runtime) error {
 		return err
 	}
 	for _, dir := range dead {
+		ops, _ := filepath.Glob(filepath.Join(dir, "op-*"))
+		for _, op := range ops {
+			exec.Detach(context.Background(), exec.BundlePath(op)) // else ctr-net gc does
+		}
 		if err := removeTree(dir); err != nil {
 			return err
 		}

@@ -195,7 +195,7 @@ func (k *worker) Do(ctx context.Context, op *graph.Op, parent solve.State, sourc
 	}
 	err = k.act(ctx, op, on, sources, s)
 	if err != nil && isRun && k.b.Keep && ctx.Err() == nil {
-		return nil, fault.Hint(err, "the step is kept: ctr-run run --bundle %s NAME runs it again", s.Path("bundle"))
+		return nil, fault.Hint(err, "the step is kept: ctr-run run --bundle %s NAME runs it again", exec.BundlePath(s.Path("")))
 	}
 	defer s.Remove()
 	if err != nil {

@@ -45,6 +45,9 @@ func NewScratch(parent string) (*Scratch, error) {
 	return s, os.Chmod(s.Upper(), 0o755)
 }
 
+// BundlePath is where the bundle of a step in the scratch directory dir is.
+func BundlePath(dir string) string { return filepath.Join(dir, "bundle") }
+
 // Upper is where the operation's changes are.
 func (s *Scratch) Upper() string { return filepath.Join(s.dir, "upper") }
 

@@ -73,20 +73,18 @@ func (rt Runtime) Run(ctx context.Context, s Step) error {
 		return err
 	}
 	view.Close() // the runtime mounts the same directories to write
-	b, err := bundle.Create(s.Scratch.Path("bundle"), spec)
+	b, err := bundle.Create(BundlePath(s.Scratch.dir), spec)
 	if err != nil {
 		return err
 	}
 	if err := os.MkdirAll(b.Path(bundle.RootfsDir), 0o755); err != nil {
 		return err
 	}
-	if err := s.network(ctx, b); err != nil {
-		return err
+	if err = s.network(ctx, b); err == nil {
+		err = rt.call(ctx, s, b, id)
 	}
-	err = rt.call(ctx, s, b, id)
 	if s.attached() {
-		// A network's records outlive the step only if this fails, and then ctr-net gc takes them.
-		if e := toolkit.Run(context.WithoutCancel(ctx), nil, nil, nil, "ctr-net", "detach", b.Dir()); err == nil {
+		if e := Detach(ctx, b.Dir()); err == nil {
 			err = e
 		}
 	}
@@ -184,6 +182,22 @@ func withoutCap(spec *specs.Spec, name string) {
 
 // attached says whether the step joins a network of ctr-net.
 func (s *Step) attached() bool { return s.Do.Network != "host" && s.Do.Network != "none" }
+
+// Detach takes the bundle of a step off its networks, whatever became of the step. What it cannot undo is left
+// to ctr-net gc.
+func Detach(ctx context.Context, dir string) error {
+	b, err := bundle.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if _, err := os.Lstat(b.Path(bundle.NetworkFile)); err != nil {
+		return nil // it never joined one
+	}
+	return toolkit.Run(context.WithoutCancel(ctx), nil, nil, nil, "ctr-net", "detach", dir)
+}
 
 // network joins the step to its network, or gives it the host's names.
 func (s *Step) network(ctx context.Context, b *bundle.Bundle) error {
