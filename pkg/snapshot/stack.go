@@ -68,12 +68,10 @@ func (f Overlay) Stack(ctx context.Context, t *Session, layers []Layer) (*Stack,
 		return t.s.empty(f)
 	}
 	m := &making{s: t.s, form: f, layers: layers, slots: make([]slot, len(layers))}
-	var diffs []digest.Digest
 	for i, l := range layers {
 		if err := l.DiffID.Validate(); err != nil {
 			return nil, fmt.Errorf("diffID %q: %w", l.DiffID, err)
 		}
-		diffs = append(diffs, l.DiffID)
 		m.slots[i].done = make(chan struct{})
 		if i == 0 {
 			m.slots[i].chain = l.DiffID
