@@ -10,11 +10,15 @@ import (
 	"syscall"
 
 	"github.com/ctr-tools/ctr/pkg/runtime/internal/console"
+	"github.com/ctr-tools/ctr/pkg/state"
 )
 
 // Run is Create and Start and, unless Detach, Wait with signals passed on, and Delete. The status is what a
 // shell would say: the exit status, or 128 + the number of the signal.
 func (r *Runtime) Run(ctx context.Context, o RunOptions) (status int, err error) {
+	if err := state.CheckID(o.ID); err != nil {
+		return 0, err
+	}
 	foreground, err := r.terminal(&o.CreateOptions, o.Detach)
 	if err != nil {
 		return 0, err
