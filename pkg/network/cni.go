@@ -51,7 +51,7 @@ func (n *Network) findPlugins() error {
 }
 
 func (s *Store) cni() *libcni.CNIConfig {
-	return libcni.NewCNIConfigWithCacheDir(pluginDirs(), place.CNICache(s.run), nil)
+	return libcni.NewCNIConfigWithCacheDir(pluginDirs(), place.CNICache(s.run), &runner{})
 }
 
 func (s *Store) leases(network string) string { return filepath.Join(place.Leases(s.run), network) }
@@ -122,7 +122,7 @@ func (e *entry) runtimeConf(a *Attachment, netns string) *libcni.RuntimeConf {
 	return &libcni.RuntimeConf{ContainerID: e.ID, NetNS: netns, IfName: a.Interface, CapabilityArgs: caps}
 }
 
-// add runs ADD. What the plugins say to stderr is dropped by libcni; what they answer is in the error.
+// add runs ADD.
 func (s *Store) add(ctx context.Context, e *entry, a *Attachment) error {
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()

@@ -4,6 +4,7 @@ package network
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -413,6 +414,8 @@ func TestUndo(t *testing.T) {
 		"nonsense": `[ $CNI_COMMAND = DEL ] && exit 0; echo '{"ips": 7'`,
 		"missing":  "",
 		"hopeless": `exit 3`,
+		"floods":   `[ $CNI_COMMAND = DEL ] && exit 0; head -c 3000000 /dev/zero`,
+		"hangs":    `[ $CNI_COMMAND = DEL ] && exit 0; sleep 300`,
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := newHost(t)
@@ -423,7 +426,13 @@ func TestUndo(t *testing.T) {
 			h.create("good", CreateOptions{})
 			b := h.bundle("b")
 			before, _ := os.ReadFile(b.Path(bundle.ConfigFile))
-			_, err := h.Attach(h.ctx, b, []Join{{Network: "good"}, {Network: "broken"}}, AttachOptions{Publish: publish(t, "80")})
+			ctx := h.ctx
+			if name == "hangs" { // until the user has enough
+				c, cancel := context.WithTimeout(ctx, 2*time.Second)
+				defer cancel()
+				ctx = c
+			}
+			_, err := h.Attach(ctx, b, []Join{{Network: "good"}, {Network: "broken"}}, AttachOptions{Publish: publish(t, "80")})
 			if err == nil {
 				t.Fatal("no error")
 			}
