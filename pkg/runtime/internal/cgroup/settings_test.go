@@ -45,6 +45,7 @@ func TestSettings(t *testing.T) {
 		{"oom", specs.LinuxResources{Memory: &specs.LinuxMemory{DisableOOMKiller: p(true), Swappiness: p(uint64(10))}},
 			"memory.oom_control=1; memory.swappiness=10", "!disableOOMKiller"},
 		{"swappiness", specs.LinuxResources{Memory: &specs.LinuxMemory{Swappiness: p(uint64(101))}}, "!101, want 0 to 100", "!swappiness"},
+		//lint:ignore SA1019 a bundle may still have them
 		{"kernel memory is ignored", specs.LinuxResources{Memory: &specs.LinuxMemory{Kernel: p(int64(5)), KernelTCP: p(int64(5))}}, "", ""},
 		{"cpu", specs.LinuxResources{CPU: &specs.LinuxCPU{Shares: p(uint64(1024)), Quota: p(int64(50000)), Period: p(uint64(200000)), Burst: p(uint64(10)), Cpus: "0-1", Mems: "0"}},
 			"cpu.shares=1024; cpu.cfs_period_us=200000; cpu.cfs_burst_us=10; cpu.cfs_quota_us=50000; cpuset.cpus=0-1; cpuset.mems=0",

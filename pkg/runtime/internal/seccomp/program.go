@@ -119,14 +119,14 @@ func (b *builder) test(c *cond, narrow bool, pass, fail label) label {
 	if m := uint32(c.mask); m != ^uint32(0) {
 		b.emit(opAnd, m)
 	}
-	l := b.emit(opLoad, lo)
+	low := b.emit(opLoad, lo)
 	m := uint32(c.mask >> 32)
 	if narrow || m == 0 {
-		return l
+		return low
 	}
-	l = b.jump(opJEQ, uint32(c.value>>32), l, fail)
+	same := b.jump(opJEQ, uint32(c.value>>32), low, fail)
 	if op != opJEQ { // a larger upper word decides alone
-		l = b.jump(opJGT, uint32(c.value>>32), pass, l)
+		b.jump(opJGT, uint32(c.value>>32), pass, same)
 	}
 	if m != ^uint32(0) {
 		b.emit(opAnd, m)
