@@ -180,55 +180,65 @@ func (r *runFlags) run(ctx context.Context, t *tool, c *cobra.Command, p *types.
 	if err != nil {
 		return err
 	}
-	begin, end, err := r.prepare(ctx, t, c, p, service, once)
-	if err != nil {
+	networks, begun, err := r.begin(ctx, t, c, p, service, once)
+	if !begun {
 		return outside(err)
 	}
-	if r.detach {
-		if err := t.execute(ctx, c, begin, false); err != nil {
-			return outside(err)
-		}
+	switch {
+	case err != nil:
+		err = outside(err)
+	case r.detach:
 		fmt.Fprintln(c.OutOrStdout(), id)
 		return nil
+	default:
+		err = foreground([]string{"ctr-run", "run", "--bundle", project.BundleDir(*t.root, p.Name, id), id})
 	}
-	err = t.execute(ctx, c, begin, false)
-	if err != nil {
-		err = outside(err)
-	} else {
-		err = foreground(append([]string{"ctr-run", "run", "--bundle", project.BundleDir(*t.root, p.Name, id)}, id))
+	if !r.remove && r.image == "" {
+		return err
 	}
-	if r.remove || r.image != "" {
-		// What was made for this run goes, whatever became of it; an interrupt is no reason to leave it.
-		if cerr := t.execute(context.WithoutCancel(ctx), c, end(), false); err == nil {
-			err = cerr
-		}
-		project.RemoveEmpty(*t.root, p.Name)
+	// What was made for this run goes, whatever became of it; an interrupt is no reason to leave it.
+	l, lerr := t.lock(p.Name)
+	if lerr != nil {
+		return errors.Join(err, lerr)
 	}
+	defer l.Unlock()
+	ctx = context.WithoutCancel(ctx)
+	have, cerr := compose.Observe(ctx, *t.root, p.Name)
+	if cerr == nil {
+		cerr = t.execute(ctx, c, compose.EndOnce(have, once, compose.UpOptions{Root: *t.root, Run: place.Run()}, networks), false)
+	}
+	if err == nil {
+		err = cerr
+	}
+	project.RemoveEmpty(*t.root, p.Name)
 	return err
 }
 
-// prepare starts what the service depends on and plans the container up to its start, and its end.
-func (r *runFlags) prepare(ctx context.Context, t *tool, c *cobra.Command, p *types.Project, service string, once *compose.Once) (*compose.Plan, func() *compose.Plan, error) {
-	deps, err := compose.Desire(p, nil)
+// begin starts what the service depends on and makes the container, with Detach up to its start, under the
+// project's lock. It returns whether anything was done, and the networks that go with a project of one.
+func (r *runFlags) begin(ctx context.Context, t *tool, c *cobra.Command, p *types.Project, service string, once *compose.Once) (networks []string, begun bool, err error) {
+	want, err := compose.Desire(p, nil)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	o := compose.UpOptions{Root: *t.root, Run: place.Run(), Partial: true, Title: "run"}
 	l, err := t.lock(p.Name)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
 	defer l.Unlock()
 	have, err := compose.Observe(ctx, o.Root, p.Name)
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
-	begin, err := compose.RunOnce(deps, have, service, once, compose.RunOptions{UpOptions: o, NoDeps: r.noDeps, Detach: r.detach, BuildImage: r.build})
+	begin, err := compose.RunOnce(want, have, service, once, compose.RunOptions{UpOptions: o, NoDeps: r.noDeps, Detach: r.detach, BuildImage: r.build})
 	if err != nil {
-		return nil, nil, err
+		return nil, false, err
 	}
-	end := func() *compose.Plan { return compose.EndOnce(deps, have, once, o, r.image != "") }
-	return begin, end, nil
+	if r.image != "" {
+		networks = compose.NewNetworks(want, have)
+	}
+	return networks, true, t.execute(ctx, c, begin, false)
 }
 
 // foreground runs a command with our stdio and waits. It has the terminal's signals itself; the others are

@@ -219,9 +219,6 @@ func (c *Container) setSupervise(s types.ServiceConfig) error {
 	if g := s.StopGracePeriod; g != nil {
 		f = append(f, "--stop-timeout", seconds(time.Duration(*g)))
 	}
-	if s.Init != nil && *s.Init {
-		f = append(f, "--init")
-	}
 	if s.StdinOpen {
 		f = append(f, "--interactive")
 	}

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -110,7 +111,11 @@ func runStep(ctx context.Context, s Step, env []string, stderr io.Writer) error 
 		return err
 	}
 	// A Ctrl-C of the terminal is for ctr-compose, which passes it on once, as a terminal would: to the group.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// If we are killed, it ends too and undoes its half: the next call holds the lock and shall be alone. The
+	// kernel ties that signal to the thread, so the thread has to live as long as the command.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	cmd.Cancel = func() error { return syscall.Kill(-cmd.Process.Pid, syscall.SIGINT) }
 	cmd.Env = append(os.Environ(), env...)
 	if s.Stdin != "" {

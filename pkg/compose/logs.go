@@ -97,8 +97,8 @@ func openLog(ctx context.Context, id string, o LogOptions) (*source, error) {
 		return nil, err
 	}
 	defer w.Close()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // Ctrl-C is for us
-	cmd.Stdout, cmd.Stderr = w, w                         // one pipe: the order of both streams stays
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM} // Ctrl-C is for us
+	cmd.Stdout, cmd.Stderr = w, w                                                     // one pipe: the order of both streams stays
 	s := &source{cmd: cmd, pipe: r, lines: bufio.NewReaderSize(r, 64<<10)}
 	if err := cmd.Start(); err != nil {
 		r.Close()

@@ -141,30 +141,33 @@ func RunOnce(want *Desired, have *Observed, service string, once *Once, o RunOpt
 	return u.Plan, nil
 }
 
-// EndOnce plans the end of a one-off container with its anonymous volumes; all of the project's networks too
-// where the project was made for it.
-func EndOnce(want *Desired, have *Observed, once *Once, o UpOptions, project bool) *Plan {
-	p := &Plan{Project: want.Project, Root: o.Root, Run: o.Run, Title: "end of run"}
-	last := p.removeWith(&Found{ID: once.ID, Container: once.Container.Container, Status: "stopped"}, nil, "", o.Timeout)
+// EndOnce plans the end of a one-off container with its anonymous volumes, as far as it came, and of the networks
+// named: those that were made for it. have is what is there now.
+func EndOnce(have *Observed, once *Once, o UpOptions, networks []string) *Plan {
+	p := &Plan{Project: once.Project, Root: o.Root, Run: o.Run, Title: "end of run"}
+	var last []int
+	if f := find(have, once.ID); f != nil {
+		last = p.removeWith(f, nil, "", o.Timeout)
+	}
 	for _, v := range once.volumesOf {
 		p.add(Step{Argv: []string{"ctr-vol", "rm", "--force", v.Name}, About: "volume " + v.Name, After: last})
 	}
-	if !project {
-		return p
-	}
-	for _, n := range want.Networks {
-		if there := hasResource(have.Networks, n.Name); !n.External && !there {
-			p.add(Step{Argv: []string{"ctr-net", "rm", "--force", n.Name}, About: "network " + n.Name, After: last})
-		}
+	for _, n := range networks {
+		p.add(Step{Argv: []string{"ctr-net", "rm", "--force", n}, About: "network " + n, After: last})
 	}
 	return p
 }
 
-func hasResource(list []FoundResource, name string) bool {
-	for _, r := range list {
-		if r.Name == name {
-			return true
+// NewNetworks names the networks of want that are not there and will be made.
+func NewNetworks(want *Desired, have *Observed) (names []string) {
+	there := map[string]bool{}
+	for _, r := range have.Networks {
+		there[r.Name] = true
+	}
+	for _, n := range want.Networks {
+		if !n.External && !there[n.Name] {
+			names = append(names, n.Name)
 		}
 	}
-	return false
+	return names
 }

@@ -15,7 +15,7 @@ func supportedAttributes() []string {
 		"annotations", "cap_add", "cap_drop", "cgroup", "command", "container_name", "cpu_period", "cpu_quota",
 		"cpu_shares", "cpus", "cpuset", "depends_on", "dns", "domainname", "entrypoint",
 		"env_file", "environment", "expose", "extends", "extra_hosts", "group_add", "healthcheck", "hostname", "image",
-		"init", "ipc", "label_file", "labels", "mac_address", "mem_limit", "mem_reservation", "mem_swappiness",
+		"ipc", "label_file", "labels", "mac_address", "mem_limit", "mem_reservation", "mem_swappiness",
 		"memswap_limit", "network_mode", "oom_kill_disable", "oom_score_adj", "pid", "pids_limit", "platform", "ports",
 		"privileged", "profiles", "pull_policy", "read_only", "restart", "scale", "security_opt", "shm_size",
 		"stdin_open", "stop_grace_period", "stop_signal", "sysctls", "tmpfs", "tty", "ulimits", "user", "uts",
@@ -57,7 +57,7 @@ func harmless(path []string) bool {
 			return slices.Contains([]string{"cache_from", "cache_to", "isolation", "no_cache_filter", "provenance",
 				"sbom", "shm_size", "ulimits"}, path[3])
 		}
-		return attr("attach", "blkio_config", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime", "deploy", "develop",
+		return attr("attach", "init", "blkio_config", "cpu_count", "cpu_percent", "cpu_rt_period", "cpu_rt_runtime", "deploy", "develop",
 			"isolation", "logging", "networks", "pull_refresh_after", "storage_opt", "ports")
 	case "networks":
 		return attr("driver_opts", "enable_ipv4", "ipam")

@@ -60,7 +60,7 @@ ctr-net attach --hostname one.example --alias one --alias the-one --add-host db:
 	everything_front:alias=www,ip=10.89.7.5,mac=02:42:ac:11:65:43 own-name
 ctr-run supervise --detach --restart on-failure:3 --health-cmd '["CMD-SHELL","[ -e /ok ]"]' \
 	--health-interval 1m30s --health-timeout 10s --health-retries 3 --health-start-period 40s \
-	--health-start-interval 5s --stop-signal SIGQUIT --stop-timeout 2 --init --interactive \
+	--health-start-interval 5s --stop-signal SIGQUIT --stop-timeout 2 --interactive \
 	--bundle "$project"/the-one the-one >/dev/null
 
 # everything-three-1: is not there
