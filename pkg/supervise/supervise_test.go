@@ -390,6 +390,25 @@ func TestSupervisorKilled(t *testing.T) {
 	}
 }
 
+// Without its directory nobody could find a container again: it is stopped.
+func TestDirectoryRemoved(t *testing.T) {
+	p := newPlace(t)
+	c := p.start("trap 'exit 0' TERM; echo ready; while :; do sleep 0.02; done", Options{Restart: Policy{Name: "always"}})
+	p.printed(c, "ready\n")
+	r, err := Load(p.root, c.ID)
+	p.check(err)
+	p.check(os.RemoveAll(Dir(p.root, c.ID)))
+	clitest.Eventually(t, func() error {
+		if r.Alive() || r.initAlive() {
+			return errors.New("it runs on")
+		}
+		return nil
+	})
+	if out, err := p.runtime("delete", "--force", c.ID); err != nil {
+		t.Errorf("%v: %s", err, out)
+	}
+}
+
 // A start that fails says why and leaves nothing.
 func TestStartFails(t *testing.T) {
 	p := newPlace(t)

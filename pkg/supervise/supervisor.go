@@ -424,7 +424,8 @@ func (s *supervisor) sleep(d time.Duration) (stopped bool) {
 	}
 }
 
-// readEvents turns the stop file, or the removal of our directory, into requests.
+// readEvents turns the stop file into requests, and the removal of our record too: nobody could find the
+// container any more. (The removal of the directory itself is not reported, for we have it open.)
 func (s *supervisor) readEvents() {
 	s.readStop() // it may have come before the watch
 	buf := make([]byte, 4096)
@@ -435,9 +436,8 @@ func (s *supervisor) readEvents() {
 		}
 		eachEvent(buf[:n], func(mask uint32, name string) {
 			switch {
-			case mask&unix.IN_DELETE_SELF != 0:
-				zero := 0
-				s.requests <- stopRequest{Signal: int(unix.SIGKILL), Timeout: &zero}
+			case name == recordFile && mask&unix.IN_DELETE != 0:
+				s.requests <- stopRequest{}
 			case name == stopFile && mask&(unix.IN_MOVED_TO|unix.IN_CREATE) != 0:
 				s.readStop()
 			}
@@ -471,6 +471,7 @@ func parseStop(data []byte) (*stopRequest, error) {
 // Main is the whole life of a detached supervisor, the process that [Start] makes: args are state root and id; descriptor 3
 // is a pipe that takes the outcome of the first start, an exit status and, after a newline, what to print.
 func Main(root, id string, runtime []string) error {
+	os.WriteFile("/proc/self/comm", []byte("ctr-run"), 0) // it was executed as /proc/self/exe
 	tell := os.NewFile(3, "outcome")
 	r, err := Load(root, id)
 	if err != nil {

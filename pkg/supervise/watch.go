@@ -17,7 +17,7 @@ import (
 	"github.com/ctr-tools/ctr/pkg/fault"
 )
 
-const watchEvents = unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_DELETE | unix.IN_DELETE_SELF | unix.IN_ONLYDIR
+const watchEvents = unix.IN_MOVED_TO | unix.IN_CREATE | unix.IN_DELETE | unix.IN_ONLYDIR
 
 // watchDir returns a nonblocking inotify descriptor for a directory.
 func watchDir(dir string) (int, error) {
