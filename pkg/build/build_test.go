@@ -7,6 +7,7 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
 	"github.com/ctr-tools/ctr/pkg/build"
 	"github.com/ctr-tools/ctr/pkg/cli/clitest"
@@ -268,6 +271,55 @@ func TestBuildah(t *testing.T) {
 				t.Errorf("buildah has\n%s\nctr-build\n%s", got, want)
 			}
 		})
+	}
+}
+
+// TestBuildahConfig compares what config instructions leave in the image. Not SHELL: buildah drops it in OCI images.
+func TestBuildahConfig(t *testing.T) {
+	clitest.Root(t)
+	clitest.Need(t, "buildah")
+	src := `FROM scratch
+ARG V=1
+ENV A=1 B="two words" C=$V
+LABEL name=app version="$V"
+EXPOSE 80 443/tcp 53/udp
+VOLUME /data /x
+VOLUME ["/y"]
+USER 5:6
+STOPSIGNAL SIGQUIT
+WORKDIR sub
+CMD echo $A
+ENTRYPOINT ["/init", "x"]
+`
+	o := roots(t)
+	o.Context = t.TempDir()
+	write(t, filepath.Join(o.Context, "Dockerfile"), src)
+	res, err := build.Build(context.Background(), o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, img := load(t, o, res)
+	dir := t.TempDir()
+	store := []string{"--root", filepath.Join(dir, "root"), "--runroot", filepath.Join(dir, "run"), "--storage-driver", "vfs"}
+	if out, err := exec.Command("buildah", append(slices.Clone(store), "bud", "-q", "--isolation", "chroot", "-t", "config", o.Context)...).CombinedOutput(); err != nil {
+		if strings.Contains(string(out), "operation not permitted") {
+			t.Skipf("SKIP: buildah does not run here: %s", out)
+		}
+		t.Fatalf("buildah: %v\n%s", err, out)
+	}
+	out, err := exec.Command("buildah", append(slices.Clone(store), "inspect", "--type", "image", "config")...).Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var theirs struct{ OCIv1 ocispec.Image }
+	if err := json.Unmarshal(out, &theirs); err != nil {
+		t.Fatal(err)
+	}
+	delete(theirs.OCIv1.Config.Labels, "io.buildah.version")
+	got, _ := json.MarshalIndent(img.Config.Image.Config, "", " ")
+	want, _ := json.MarshalIndent(theirs.OCIv1.Config, "", " ")
+	if !bytes.Equal(got, want) {
+		t.Errorf("ctr-build has\n%s\nbuildah\n%s", got, want)
 	}
 }
 

@@ -195,6 +195,10 @@ func (k *worker) Do(ctx context.Context, op *graph.Op, parent solve.State, sourc
 	}
 	err = k.act(ctx, op, on, sources, s)
 	if err != nil && isRun && k.b.Keep && ctx.Err() == nil {
+		if e := exec.Redact(exec.BundlePath(s.Path("")), op.Do.(*graph.Run)); e != nil {
+			s.Remove() // better lost than kept with a secret in it
+			return nil, errors.Join(err, e)
+		}
 		return nil, fault.Hint(err, "the step is kept: ctr-run run --bundle %s NAME runs it again", exec.BundlePath(s.Path("")))
 	}
 	defer s.Remove()

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	specs "github.com/opencontainers/runtime-spec/specs-go"
@@ -182,6 +183,25 @@ func withoutCap(spec *specs.Spec, name string) {
 
 // attached says whether the step joins a network of ctr-net.
 func (s *Step) attached() bool { return s.Do.Network != "host" && s.Do.Network != "none" }
+
+// Redact takes the secrets out of the environment of a step's bundle that is kept.
+func Redact(dir string, do *graph.Run) error {
+	b, err := bundle.Open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return b.Update(func(spec *specs.Spec) error {
+		for _, m := range do.Mounts {
+			if m.Type == "secret" && m.Env != "" {
+				spec.Process.Env = slices.DeleteFunc(spec.Process.Env, func(kv string) bool { return strings.HasPrefix(kv, m.Env+"=") })
+			}
+		}
+		return nil
+	})
+}
 
 // Detach takes the bundle of a step off its networks, whatever became of the step. What it cannot undo is left
 // to ctr-net gc.
