@@ -7,6 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/ctr-tools/ctr/pkg/cli"
 	"github.com/ctr-tools/ctr/pkg/layout"
 )
 
@@ -19,6 +20,11 @@ func gc() *cobra.Command {
 		l, err := findLayout(rootOf(c), args)
 		if err != nil {
 			return err
+		}
+		if !cli.Quiet(c) {
+			o.Waiting = func() {
+				fmt.Fprintf(c.ErrOrStderr(), "ctr-fetch: waiting until nobody writes to image layout %s\n", l.Dir())
+			}
 		}
 		res, err := l.GC(c.Context(), o)
 		if err != nil {

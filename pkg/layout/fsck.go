@@ -52,7 +52,7 @@ func (l *Layout) Fsck(ctx context.Context, o FsckOptions) (*FsckResult, error) {
 	var lock *atomicfile.Lock
 	var err error
 	if o.Repair {
-		lock, err = l.exclusive(ctx)
+		lock, err = l.exclusive(ctx, nil)
 	} else { // GC must not remove under our eyes
 		lock, err = atomicfile.LockPath(filepath.Join(l.dir, ocispec.ImageLayoutFile), false)
 	}

@@ -25,6 +25,8 @@ import (
 type GCOptions struct {
 	DryRun      bool // only report
 	KeepPartial bool // leave partial blobs, so that interrupted fetches can go on
+	// Waiting, if not nil, is called once when somebody has been writing for a second.
+	Waiting func()
 }
 
 // GCResult says what GC removed, or would have.
@@ -39,7 +41,7 @@ type GCResult struct {
 // kept document (its subject) is kept. It waits until nobody writes; writers wait until it is done. If a
 // document that decides what is reachable is damaged, nothing is removed.
 func (l *Layout) GC(ctx context.Context, o GCOptions) (*GCResult, error) {
-	lock, err := l.exclusive(ctx)
+	lock, err := l.exclusive(ctx, o.Waiting)
 	if err != nil {
 		return nil, err
 	}
@@ -113,7 +115,8 @@ func (l *Layout) GC(ctx context.Context, o GCOptions) (*GCResult, error) {
 }
 
 // exclusive waits for the lock that keeps writers out.
-func (l *Layout) exclusive(ctx context.Context) (*atomicfile.Lock, error) {
+func (l *Layout) exclusive(ctx context.Context, waiting func()) (*atomicfile.Lock, error) {
+	since := time.Now()
 	path := filepath.Join(l.dir, ocispec.ImageLayoutFile)
 	for {
 		lock, err := atomicfile.TryLockPath(path, true)
@@ -124,6 +127,10 @@ func (l *Layout) exclusive(ctx context.Context) (*atomicfile.Lock, error) {
 		case <-ctx.Done():
 			return nil, context.Cause(ctx)
 		case <-time.After(20 * time.Millisecond):
+		}
+		if waiting != nil && time.Since(since) > time.Second {
+			waiting()
+			waiting = nil
 		}
 	}
 }

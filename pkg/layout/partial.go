@@ -48,6 +48,10 @@ func (w *Writer) Partial(ctx context.Context, d ocispec.Descriptor) (*Partial, e
 			return nil, nil
 		}
 		f, err := w.lockPartial(path)
+		if err == nil && w.l.hasWhole(d) { // completed between our look and our lock
+			p := &Partial{w: w, f: f, d: d}
+			return nil, p.Close()
+		}
 		if err == nil {
 			return w.resume(f, d)
 		}

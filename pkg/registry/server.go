@@ -76,8 +76,8 @@ func (s *Server) Close() {
 }
 
 const (
-	linger    = 2 * time.Minute // that blobs wait for their manifest, protected from gc
-	uploadAge = time.Hour       // after which an upload from which nothing comes is given up
+	linger    = 30 * time.Second // that blobs wait for their manifest, protected from gc
+	uploadAge = time.Hour        // after which an upload from which nothing comes is given up
 )
 
 // writer returns the writer and keeps it for a while: a push is many requests, and gc must not come between
