@@ -29,7 +29,7 @@ func TestVectors(t *testing.T) {
 		"id-with-slash": "id:", "id-empty": "id:", "pid-one": "pid: found 1", "pid-negative": "pid: found -1", "pid-string": `pid: found "12"`,
 		"start-time-zero": "startTime:", "bundle-relative": "bundle:", "rootfs-not-clean": "rootfs:", "created-no-time": "created:",
 		"cgroup-top": "cgroups[0].dir", "cgroup-hierarchy-top": "cgroups[0].dir", "cgroup-relative": "cgroups[0].dir", "cgroup-climbs": "cgroups[0].dir",
-		"controller-twice": "cgroups[1].controller", "key-twice": "second time", "truncated": "the end", "empty": "the end",
+		"controller-twice": "cgroups[1].controller", "key-twice": "second time", "truncated": "without end", "empty": "the end",
 	}
 	for _, path := range bad {
 		name := strings.TrimSuffix(filepath.Base(path), ".json")
