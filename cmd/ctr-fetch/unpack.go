@@ -18,6 +18,7 @@ import (
 	"github.com/ctr-tools/ctr/pkg/fault"
 	"github.com/ctr-tools/ctr/pkg/image"
 	"github.com/ctr-tools/ctr/pkg/progress"
+	"github.com/ctr-tools/ctr/pkg/snapshot"
 	"github.com/ctr-tools/ctr/pkg/unpack"
 )
 
@@ -49,9 +50,10 @@ func unpackVerb() *cobra.Command {
 	patch := f.String("patch", "", "apply the JSON merge patch (RFC 7396) in `FILE` to config.json last; -: stdin")
 	maxBytes := f.Int64("max-layer-bytes", 0, "refuse a layer of more than `N` bytes uncompressed (default 128 GiB)")
 	maxEntries := f.Int64("max-layer-entries", 0, "refuse a layer of more than `N` entries (default 4194304)")
+	maxRatio := f.Int64("max-layer-ratio", 0, "refuse a layer that inflates to more than `N` times its size (default 2000, from 1 GiB on)")
 	c.RunE = func(c *cobra.Command, args []string) error {
 		o := unpack.Options{Root: rootOf(c)}
-		o.Limits.MaxBytes, o.Limits.MaxEntries = *maxBytes, *maxEntries
+		o.Limits = snapshot.Limits{MaxBytes: *maxBytes, MaxEntries: *maxEntries, MaxRatio: *maxRatio}
 		switch {
 		case *mount && *copied:
 			return fault.Usagef("--mount and --copy exclude each other")

@@ -23,6 +23,7 @@ const (
 	defaultMaxBytes   = 128 << 30
 	defaultMaxEntries = 4 << 20
 	defaultMaxRatio   = 2000
+	defaultRatioFrom  = 1 << 30 // files of zeros compress that well, and become holes
 	ratioFrom         = 64 << 20
 )
 
@@ -30,6 +31,7 @@ const (
 // a verifying reader counts. Where it fails, what dir then holds is undefined and to be removed by the caller.
 // Two calls at a time must not work on one tree.
 func Apply(ctx context.Context, r io.Reader, dir *rootfd.Root, o Options) (Result, error) {
+	a := &applier{ctx: ctx, dir: dir, ratioFrom: ratioFrom}
 	if o.MaxBytes <= 0 {
 		o.MaxBytes = defaultMaxBytes
 	}
@@ -37,14 +39,14 @@ func Apply(ctx context.Context, r io.Reader, dir *rootfd.Root, o Options) (Resul
 		o.MaxEntries = defaultMaxEntries
 	}
 	if o.MaxRatio <= 0 {
-		o.MaxRatio = defaultMaxRatio
+		o.MaxRatio, a.ratioFrom = defaultMaxRatio, defaultRatioFrom
 	}
 	if o.Form == nil {
 		o.Form = Overlay{}
 	}
 	source := newAhead(r, nil)
 	defer source.Close()
-	a := &applier{ctx: ctx, o: o, dir: dir}
+	a.o = o
 	a.overlay, a.isOverlay = o.Form.(Overlay)
 	err := a.stream(source)
 	a.close()
@@ -70,7 +72,7 @@ func (a *applier) stream(source io.Reader) error {
 		if a.inflated > a.o.MaxBytes {
 			return fmt.Errorf("%w: archive of more than %d bytes", ErrLimit, a.o.MaxBytes)
 		}
-		if a.inflated > ratioFrom && a.inflated/max(in.n, 1) > a.o.MaxRatio {
+		if a.inflated > a.ratioFrom && a.inflated/max(in.n, 1) > a.o.MaxRatio {
 			return fmt.Errorf("%w: %d bytes inflate to more than %d times as many", ErrLimit, in.n, a.o.MaxRatio)
 		}
 		return nil
@@ -170,6 +172,7 @@ type applier struct {
 	open      []*node // with a descriptor, least recently used first; without the root, which always has one
 	buf       []byte
 	inflated  int64
+	ratioFrom int64 // uncompressed bytes
 	claimed   int64 // sum of file sizes, holes counted
 	parents   []*rootfd.Root
 	asked     bool

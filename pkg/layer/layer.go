@@ -74,7 +74,7 @@ type Options struct {
 
 	MaxBytes   int64 // of the uncompressed archive, holes of sparse files counted; 0: 128 GiB
 	MaxEntries int64 // 0: 4 million
-	MaxRatio   int64 // uncompressed ÷ compressed bytes, looked at from 64 MiB on; 0: 2,000
+	MaxRatio   int64 // uncompressed ÷ compressed bytes, looked at from 64 MiB on; 0: 2,000, from 1 GiB on
 }
 
 // An Owner is a numeric user and group.
