@@ -129,7 +129,7 @@ func (h *hasher) file(e *entry) error {
 	}
 	h.work.Go(func() error {
 		defer f.Close()
-		if l.content, err = sum(h.ctx, f); err != nil {
+		if l.content, err = h.t.sum(h.ctx, f); err != nil {
 			return err
 		}
 		h.t.mu.Lock()
@@ -140,9 +140,16 @@ func (h *hasher) file(e *entry) error {
 	return nil
 }
 
-func sum(ctx context.Context, f *os.File) (digest.Digest, error) {
+const bufferBytes = 128 << 10
+
+func (t *Tree) sum(ctx context.Context, f *os.File) (digest.Digest, error) {
 	h := sha256.New()
-	buf := make([]byte, 256<<10)
+	b, ok := t.buffers.Get().(*[bufferBytes]byte) // saves an allocation for each of many small files
+	if !ok {
+		b = new([bufferBytes]byte)
+	}
+	defer t.buffers.Put(b)
+	buf := b[:]
 	for {
 		if ctx.Err() != nil {
 			return "", context.Cause(ctx)
@@ -194,8 +201,14 @@ func xattrText(f *os.File) (string, error) {
 }
 
 func xattrs(f *os.File) (map[string][]byte, error) {
+	n, err := unix.Flistxattr(int(f.Fd()), nil) // most files have none
+	if err == nil && n == 0 {
+		return nil, nil
+	}
 	buf := make([]byte, 64<<10)
-	n, err := unix.Flistxattr(int(f.Fd()), buf)
+	if err == nil {
+		n, err = unix.Flistxattr(int(f.Fd()), buf)
+	}
 	if err == unix.ENOTSUP || err == nil && n == 0 {
 		return nil, nil
 	}

@@ -26,6 +26,8 @@ type Tree struct {
 	ignore *patternmatcher.PatternMatcher // .dockerignore; nil: nothing
 	state  bool                           // owners, times, devices and extended attributes count
 
+	buffers sync.Pool // of *[bufferBytes]byte
+
 	mu   sync.Mutex
 	seen map[fingerprint]digest.Digest // content of the files that were hashed
 }
