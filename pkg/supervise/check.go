@@ -70,7 +70,9 @@ func (h *healthLoop) loop() {
 		p.End = time.Now().UTC()
 		before := health.Status
 		health.add(p, h.c, p.End.Sub(h.run.started))
-		save(h.s.dir, healthFile, &health) // fails when the directory was deleted: the container is going too
+		if !h.s.removed.Load() {
+			save(h.s.dir, healthFile, &health)
+		}
 		if health.Status == Unhealthy && before != Unhealthy {
 			select {
 			case h.bad <- struct{}{}:

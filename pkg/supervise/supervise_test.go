@@ -68,8 +68,13 @@ func newPlace(t testing.TB) *testPlace {
 				t.Errorf("%v %v after delete", r, err)
 			}
 		}
-		if out, err := exec.Command("grep", "-rlaF", p.root, "/proc/self/mountinfo").Output(); err == nil {
-			t.Errorf("mounts left: %s", out)
+		if mounts, err := os.ReadFile("/proc/self/mountinfo"); err != nil || strings.Contains(string(mounts), filepath.Dir(p.root)) {
+			t.Errorf("mounts left: %v %s", err, mounts)
+		}
+		for _, depth := range []string{"/sys/fs/cgroup/", "/sys/fs/cgroup/*/"} {
+			if left, _ := filepath.Glob(depth + idPrefix() + "*"); len(left) > 0 {
+				t.Errorf("cgroups left: %v", left)
+			}
 		}
 	})
 	return p
@@ -81,11 +86,14 @@ func (p *testPlace) runtime(args ...string) (string, error) {
 	return string(out), err
 }
 
+// idPrefix starts the ids of this process's containers.
+func idPrefix() string { return "sup" + strconv.Itoa(os.Getpid()) + "-" }
+
 // bundle makes a bundle that runs a busybox shell script, and an id.
 func (p *testPlace) bundle(script string) (id, dir string) {
 	p.Helper()
 	p.seq++
-	id = "sup" + strconv.Itoa(os.Getpid()) + "-" + strconv.Itoa(p.seq)
+	id = idPrefix() + strconv.Itoa(p.seq)
 	dir = filepath.Join(p.TempDir(), "bundle")
 	p.check(os.MkdirAll(filepath.Join(dir, "rootfs", "bin"), 0o755))
 	for _, d := range []string{"proc", "dev", "sys", "tmp"} {
@@ -107,7 +115,7 @@ func (p *testPlace) bundle(script string) (id, dir string) {
 		process["args"] = []string{"/bin/sh", "-c", script}
 		process["terminal"] = false
 		c["root"].(map[string]any)["readonly"] = false
-		c["linux"].(map[string]any)["cgroupsPath"] = "/ctr-test/" + id
+		c["linux"].(map[string]any)["cgroupsPath"] = "/" + id
 	})
 	return id, dir
 }
@@ -397,7 +405,7 @@ func TestDirectoryRemoved(t *testing.T) {
 	p.printed(c, "ready\n")
 	r, err := Load(p.root, c.ID)
 	p.check(err)
-	p.check(os.RemoveAll(Dir(p.root, c.ID)))
+	clitest.Eventually(t, func() error { return os.RemoveAll(Dir(p.root, c.ID)) })
 	clitest.Eventually(t, func() error {
 		if r.Alive() || r.initAlive() {
 			return errors.New("it runs on")

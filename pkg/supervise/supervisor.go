@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,7 +38,8 @@ type supervisor struct {
 
 	requests chan stopRequest // from the stop file
 	signals  chan os.Signal
-	events   *os.File // inotify on dir
+	events   *os.File    // inotify on dir
+	removed  atomic.Bool // somebody removed the record: no file is to come back
 
 	stdin runStdin
 }
@@ -165,10 +167,9 @@ func (s *supervisor) close() {
 }
 
 func (s *supervisor) save() {
-	if _, err := os.Lstat(s.dir); err != nil {
-		return // deleted under us
+	if !s.removed.Load() {
+		save(s.dir, recordFile, &s.record)
 	}
-	save(s.dir, recordFile, &s.record)
 }
 
 // end writes the last words.
@@ -437,6 +438,7 @@ func (s *supervisor) readEvents() {
 		eachEvent(buf[:n], func(mask uint32, name string) {
 			switch {
 			case name == recordFile && mask&unix.IN_DELETE != 0:
+				s.removed.Store(true)
 				s.requests <- stopRequest{}
 			case name == stopFile && mask&(unix.IN_MOVED_TO|unix.IN_CREATE) != 0:
 				s.readStop()
