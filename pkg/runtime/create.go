@@ -342,7 +342,7 @@ func hasOwn(s *specs.Spec, t specs.LinuxNamespaceType) bool {
 // save writes what the later verbs need: the state, the configuration as it is now, and what init's last calls
 // are for, so that start can name a failure.
 func (c *creation) save() error {
-	if err := os.WriteFile(c.dir+"/"+state.ConfigFile, c.config.raw, 0o600); err != nil {
+	if err := saveFile(c.dir+"/"+state.ConfigFile, c.config.raw); err != nil {
 		return err
 	}
 	if c.config.facts.Start >= 0 {
@@ -354,11 +354,30 @@ func (c *creation) save() error {
 			b = append(b, p.What(i)...)
 			b = append(b, '\n')
 		}
-		if err := os.WriteFile(c.dir+"/"+state.CallsFile, b, 0o600); err != nil {
+		if err := saveFile(c.dir+"/"+state.CallsFile, b); err != nil {
 			return err
 		}
 	}
 	return c.state.Write(c.rt.root)
+}
+
+// saveFile writes a file without package os, which would start its poller.
+func saveFile(path string, data []byte) error {
+	fd, err := syscall.Open(path, syscall.O_WRONLY|syscall.O_CREAT|syscall.O_EXCL|syscall.O_NOFOLLOW|syscall.O_CLOEXEC, 0o600)
+	if err != nil {
+		return &os.PathError{Op: "create", Path: path, Err: err}
+	}
+	n, err := syscall.Write(fd, data)
+	if e := syscall.Close(fd); err == nil {
+		err = e
+	}
+	if err == nil && n < len(data) {
+		err = syscall.ENOSPC
+	}
+	if err != nil {
+		return &os.PathError{Op: "write", Path: path, Err: err}
+	}
+	return nil
 }
 
 // mapIDs writes the id mappings of a new user namespace.
