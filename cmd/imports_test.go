@@ -24,7 +24,7 @@ var tools = []string{"ctr-fetch", "ctr-build", "ctr-push", "ctr-run", "ctr-net",
 // packages and test helpers (NAMEtest) have the level of the package they serve.
 var levels = map[string]int{
 	"fault": 0, "place": 0,
-	"atomicfile": 1, "cli": 1, "progress": 1, "rootfd": 1, "toolkit": 1,
+	"atomicfile": 1, "cli": 1, "descriptor": 1, "progress": 1, "rootfd": 1, "strictjson": 1, "toolkit": 1,
 	"bundle": 2, "image": 2, "layer": 2, "layout": 2, "log": 2, "network": 2, "project": 2, "state": 2, "volume": 2,
 	"registry": 3, "runtime": 3, "snapshot": 3, "supervise": 3, "transfer": 3,
 	"build": 4, "compose": 4, "unpack": 4,
@@ -34,7 +34,6 @@ var levels = map[string]int{
 var sideways = map[string]string{
 	"network -> bundle":    "network.json and the netns path are the bundle's",
 	"volume -> bundle":     "volumes.json and the mounts are the bundle's",
-	"supervise -> runtime": "supervise starts what it watches",
 	"transfer -> registry": "operands name registries",
 	"cli -> toolkit":       "test helper: quoting and exit statuses in messages",
 }
@@ -43,7 +42,6 @@ var sideways = map[string]string{
 var forbidden = map[string]map[string]string{
 	"ctr-run": {
 		"net/http":                        "6 MB and an attack surface in the most privileged tool",
-		"text/template":                   "1.1 MB; cobra links it only where help templates are set",
 		"gopkg.in/yaml.v3":                "no YAML in a runtime",
 		"github.com/vbauerster/mpb/v8":    "nothing here takes long enough for a progress bar",
 		module + "/pkg/layout":            "runtime code knows no digests",
