@@ -96,6 +96,7 @@ func Scripts(t *testing.T, dir string) {
 			e.Setenv("CTR_RUN", filepath.Join(e.WorkDir, "ctr-run"))
 			e.Setenv("SOURCE", Source())
 			e.Setenv("HOME", e.WorkDir)
+			e.Defer(func() { cleanUp(bin, e.WorkDir) })
 			// Names that reach the kernel (interfaces, cgroups) have to differ between scripts at work.
 			e.Setenv("UNIQUE", "t"+strconv.Itoa(os.Getpid())+filepath.Base(e.WorkDir)[max(0, len(filepath.Base(e.WorkDir))-3):])
 			return nil
@@ -114,6 +115,20 @@ func Scripts(t *testing.T, dir string) {
 			"eventually": eventually,
 		},
 	})
+}
+
+// cleanUp ends what a script that failed half-way left at work: its containers, networks and mounts.
+func cleanUp(bin, dir string) {
+	script := `
+	ctr-run list -q | xargs -r -n1 ctr-run delete -f
+	for b in $(find "$CTR_ROOT" . -name network.json 2>/dev/null); do ctr-net detach "$(dirname "$b")"; done
+	ctr-net gc
+	ctr-net list -z | xargs -r -0 -n1 ctr-net rm
+	for m in $(awk -v d="$PWD/" 'index($2, d) == 1 {print $2}' /proc/self/mounts | sort -r); do umount -l "$m"; done`
+	cmd := exec.Command("sh", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "PATH="+bin+":"+os.Getenv("PATH"), "CTR_ROOT="+filepath.Join(dir, "ctr-root"), "CTR_RUN="+filepath.Join(dir, "ctr-run"))
+	cmd.Run() // best effort: a test that failed has said so already
 }
 
 func status(ts *testscript.TestScript, neg bool, args []string) {
