@@ -241,8 +241,10 @@ func defaultArgs(c *cobra.Command) {
 	c.Args = func(c *cobra.Command, args []string) error {
 		if err := check(c, args); err != nil {
 			err = fault.As(fault.ErrUsage, err)
-			for _, s := range c.SuggestionsFor(first(args)) {
-				err = fault.Hint(err, "did you mean %s %s?", c.CommandPath(), s)
+			if len(args) > 0 && c.HasSubCommands() {
+				for _, s := range c.SuggestionsFor(args[0]) {
+					err = fault.Hint(err, "did you mean %s %s?", c.CommandPath(), s)
+				}
 			}
 			return fault.Hint(err, "%s --help", c.CommandPath())
 		}
@@ -256,11 +258,4 @@ func defaultArgs(c *cobra.Command) {
 	for _, s := range c.Commands() {
 		defaultArgs(s)
 	}
-}
-
-func first(args []string) string {
-	if len(args) == 0 {
-		return ""
-	}
-	return args[0]
 }

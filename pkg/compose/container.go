@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"regexp"
 	"sort"
 	"strconv"
 	"strings"
@@ -88,6 +89,9 @@ func (c *Container) annotate(extra map[string]string) {
 	image := c.unpack[len(c.unpack)-1]
 	c.unpack = append(append(c.unpack[:len(c.unpack)-1:len(c.unpack)-1], flags("--annotation", pairs(a))...), image)
 }
+
+// validRestart is what ctr-run supervise --restart takes.
+var validRestart = regexp.MustCompile(`^(no|always|unless-stopped|on-failure(:[0-9]{1,9})?)$`)
 
 // newContainer is the n-th container of a service. full makes real names of the names of networks and volumes.
 func newContainer(p *types.Project, s types.ServiceConfig, n int, oneOff string) (*Container, error) {
@@ -190,6 +194,9 @@ func (c *Container) setSupervise(s types.ServiceConfig) error {
 		default:
 			restart = "always"
 		}
+	}
+	if !validRestart.MatchString(or(restart, "no")) {
+		return fmt.Errorf("restart: found %q, want no, always, unless-stopped or on-failure[:N]", restart)
 	}
 	f := []string{"--restart", or(restart, "no")}
 	if h := s.HealthCheck; h != nil {

@@ -72,7 +72,7 @@ func Desire(p *types.Project, scale Scale) (*Desired, error) {
 		s := p.Services[name]
 		svc, err := desireService(p, s)
 		if err != nil {
-			return nil, fmt.Errorf("services.%s.%w", name, err)
+			return nil, explain(fmt.Errorf("services.%s.%w", name, err), p.ComposeFiles)
 		}
 		n := s.GetScale()
 		if v, ok := scale[name]; ok {
@@ -84,7 +84,7 @@ func Desire(p *types.Project, scale Scale) (*Desired, error) {
 		for i := 1; i <= n; i++ {
 			c, err := newContainer(p, s, i, "")
 			if err != nil {
-				return nil, fmt.Errorf("services.%s.%w", name, err)
+				return nil, explain(fmt.Errorf("services.%s.%w", name, err), p.ComposeFiles)
 			}
 			c.annotate(with(files, project.LabelDependsOn, svc.dependsOn()))
 			svc.Containers = append(svc.Containers, c)

@@ -65,7 +65,10 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 				return nil, serr
 			}
 		}
-		return nil, loadError(err, o)
+		if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
+			return nil, loadError(err, o)
+		}
+		return nil, explain(err, po.ConfigPaths)
 	}
 	if err := project.CheckName(p.Name); err != nil {
 		return nil, err

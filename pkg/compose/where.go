@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"go.yaml.in/yaml/v4"
 )
@@ -59,6 +60,15 @@ func descend(n *yaml.Node, path []string) (line, depth int) {
 	for n.Kind == yaml.AliasNode && n.Alias != nil {
 		n = n.Alias
 	}
+	if len(path) > 0 && n.Kind == yaml.SequenceNode {
+		if i, err := strconv.Atoi(path[0]); err == nil && i >= 0 && i < len(n.Content) {
+			l, d := descend(n.Content[i], path[1:])
+			if d == 0 {
+				l = n.Content[i].Line
+			}
+			return l, d + 1
+		}
+	}
 	if len(path) == 0 || n.Kind != yaml.MappingNode {
 		return 0, 0
 	}
@@ -72,6 +82,43 @@ func descend(n *yaml.Node, path []string) (line, depth int) {
 		}
 	}
 	return 0, 0
+}
+
+// valueAt is the scalar that the last file to have the attribute gives it.
+func valueAt(files []string, path []string) (value string) {
+	for _, file := range files {
+		doc, err := parse(file)
+		if err != nil || len(doc.Content) == 0 {
+			continue
+		}
+		if n := nodeAt(doc.Content[0], path); n != nil && n.Kind == yaml.ScalarNode {
+			value = n.Value
+		}
+	}
+	return value
+}
+
+// nodeAt finds the node at path, through mappings and sequences.
+func nodeAt(n *yaml.Node, path []string) *yaml.Node {
+	for n.Kind == yaml.AliasNode && n.Alias != nil {
+		n = n.Alias
+	}
+	if len(path) == 0 {
+		return n
+	}
+	switch n.Kind {
+	case yaml.MappingNode:
+		for i := 0; i+1 < len(n.Content); i += 2 {
+			if n.Content[i].Value == path[0] {
+				return nodeAt(n.Content[i+1], path[1:])
+			}
+		}
+	case yaml.SequenceNode:
+		if i, err := strconv.Atoi(path[0]); err == nil && i >= 0 && i < len(n.Content) {
+			return nodeAt(n.Content[i], path[1:])
+		}
+	}
+	return nil
 }
 
 // shorten makes a path relative to the working directory where that leads down.
