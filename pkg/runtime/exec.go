@@ -147,7 +147,7 @@ func (r *Runtime) startExec(st *state.State, cfg *config, o *ExecOptions) (_ *Pr
 	f.Start, f.Console, f.CgroupFD = -1, -1, -1
 	f.FirstFD = 3 + o.PreserveFDs
 	f.Report = cfg.fds.add(-1, false)
-	e := compile.Exec{PidFD: cfg.fds.add(pidfd, true)}
+	e := compile.Exec{PidFD: cfg.fds.add(pidfd, true), Root: rootOf(&cfg.fds, st.Pid)}
 	e.Namespaces, f.UserNS = namespacesOf(s, st.Pid)
 
 	home(s.Process, func() string {

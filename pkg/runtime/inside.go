@@ -38,6 +38,16 @@ func sameNamespace(pid int, name string) bool {
 		a.Ino == b.Ino && a.Dev == b.Dev
 }
 
+// rootOf gives a child the root directory of a process and returns its number there. Where we may not open it,
+// as a user who is not root, it is -1: the root of the process's mount namespace has to do.
+func rootOf(fds *fdTable, pid int) int {
+	fd, err := syscall.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
+	if err != nil {
+		return -1
+	}
+	return fds.add(fd, true)
+}
+
 // runInside runs hooks in the namespaces of a container whose init waits. Before the change of root their paths
 // are the host's and they are as privileged as init; after it they are the container's and run as its process
 // does.
@@ -87,7 +97,7 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 	f.Report = fds.add(-1, false)
 	flags, user := namespacesOf(&s, st.Pid)
 	f.UserNS = user
-	e := compile.Exec{PidFD: fds.add(pidfd, true), Namespaces: flags, Program: h.Path, Privileged: beforePivot}
+	e := compile.Exec{PidFD: fds.add(pidfd, true), Root: rootOf(&fds, st.Pid), Namespaces: flags, Program: h.Path, Privileged: beforePivot}
 	result, err := compile.Process(&s, &f, e)
 	if err != nil {
 		return err

@@ -135,7 +135,14 @@ func copyUp(pid int, f *compile.Facts, destination string, fd int) error {
 		return fmt.Errorf("tmpfs of init: %w", err)
 	}
 	defer syscall.Close(tmpfs)
-	root, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root"+f.Rootfs, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	top, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/root", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return fmt.Errorf("root of init: %w", err)
+	}
+	defer syscall.Close(top)
+	// Links in the path lead where init sees them lead: to our root they could be others.
+	root, err := unix.Openat2(top, strings.TrimLeft(f.Rootfs, "/"), &unix.OpenHow{
+		Flags: unix.O_PATH | unix.O_DIRECTORY | unix.O_CLOEXEC, Resolve: unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS})
 	if err != nil {
 		return fmt.Errorf("root filesystem of init: %w", err)
 	}

@@ -22,6 +22,7 @@ const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // An Exec says what else is known when a process joins a container.
 type Exec struct {
 	PidFD      int    // of the container's init
+	Root       int    // of init's root directory, -1: the root of its mount namespace
 	Namespaces uint64 // CLONE_NEW flags to join
 	CPUs       []byte // affinity mask, nil: leave it
 	Program    string // path to execute in place of the first argument; empty: search for that
@@ -33,6 +34,11 @@ func Process(s *specs.Spec, f *Facts, e Exec) (Result, error) {
 	c := newCompiler(s, f)
 	c.Do("hide memory and descriptors", "", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	c.Do("join the container", f.ID, unix.SYS_SETNS, uint64(e.PidFD), e.Namespaces)
+	if e.Root >= 0 {
+		// Joining a mount namespace leads to that one's root, which pivot_root inside a chroot has not changed.
+		c.Do("enter the container's root", "", unix.SYS_FCHDIR, uint64(e.Root))
+		c.Do("change root", "", unix.SYS_CHROOT, c.dot)
+	}
 	flags, cgroup := uint64(unix.CLONE_PARENT), uint64(0)
 	if f.CgroupFD >= 0 {
 		flags |= unix.CLONE_INTO_CGROUP
