@@ -21,7 +21,7 @@ func main() { cli.Main(command) }
 func command() *cobra.Command {
 	root := cli.Command("ctr-run", "OCI runtime: bundle to process")
 	cli.OwnSignals(root)
-	root.SetVersionTemplate("ctr-run version {{.Version}}\nspec: 1.3.0\n")
+	root.Version += "\nspec: 1.3.0" // a line of its own, as runc's callers expect
 	f := root.PersistentFlags()
 	f.String("root", place.Containers(place.Run()), "`DIR`ectory of the containers' state ($CTR_RUN/containers)")
 	f.String("log", "", "append errors to `FILE`")

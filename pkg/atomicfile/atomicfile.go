@@ -9,12 +9,11 @@
 package atomicfile
 
 import (
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"strings"
@@ -36,11 +35,10 @@ type File struct {
 func Create(path string, perm fs.FileMode) (*File, error) {
 	dir, base := filepath.Split(path)
 	for {
-		var r [8]byte
-		rand.Read(r[:]) // never fails (crypto/rand)
-		name := dir + TempPrefix + base + "-" + hex.EncodeToString(r[:])
+		r := fmt.Sprintf("%016x", rand.Uint64()) // guessed or not: O_EXCL
+		name := dir + TempPrefix + base + "-" + r
 		if len(base) > 200 { // NAME_MAX is 255
-			name = dir + TempPrefix + hex.EncodeToString(r[:])
+			name = dir + TempPrefix + r
 		}
 		f, err := os.OpenFile(name, os.O_RDWR|os.O_CREATE|os.O_EXCL, perm)
 		if errors.Is(err, fs.ErrExist) {
