@@ -480,7 +480,7 @@ func (r *Reader) Skip() {
 	case c == '[':
 		r.Array(r.Skip)
 	case c == '"':
-		r.String()
+		_ = r.String()
 	case r.literal("true"), r.literal("false"), r.literal("null"):
 	default:
 		text := r.number()
