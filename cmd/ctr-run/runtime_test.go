@@ -449,7 +449,7 @@ func TestHooks(t *testing.T) {
 		Poststart:      hook("poststart"), Poststop: hook("poststop")}
 	t.Setenv("LEAK", "leaked")
 	stdout, _ := b.run(0)
-	if want := fmt.Sprintf("startContainer \"ociVersion\": \"1.3.0\",\n"); stdout != want {
+	if want := "startContainer \"ociVersion\": \"1.3.0\",\n"; stdout != want {
 		t.Errorf("got %q, want %q", stdout, want)
 	}
 	got, _ := os.ReadFile(log)

@@ -435,10 +435,12 @@ func runMapHelper(helper string, pid int, list []specs.LinuxIDMapping) error {
 func (c *creation) hook(kind compile.Kind) error {
 	h := c.config.spec.Hooks
 	if kind == compile.HookRuntime {
+		//lint:ignore SA1019 deprecated by the specification, but callers still send it
+		prestart := h.Prestart
 		for _, list := range [...]struct {
 			name  string
 			hooks []specs.Hook
-		}{{"prestart", h.Prestart}, {"createRuntime", h.CreateRuntime}} { //nolint:staticcheck // deprecated, still in use
+		}{{"prestart", prestart}, {"createRuntime", h.CreateRuntime}} {
 			if err := hook.Run(list.name, list.hooks, c.config.bundle, c.state.OCI(state.Creating)); err != nil {
 				return err
 			}

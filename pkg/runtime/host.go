@@ -32,7 +32,6 @@ type config struct {
 	bundle string // absolute
 	facts  compile.Facts
 	fds    fdTable
-	filter seccomp.Filter
 }
 
 // A fdTable is the descriptors that a child will have, by their numbers there.
@@ -193,7 +192,8 @@ func (c *config) resolve(id string) error {
 	}
 	if h := s.Hooks; h != nil {
 		f.Hooks = compile.Hooks{
-			Runtime:   len(h.Prestart)+len(h.CreateRuntime) > 0, //nolint:staticcheck // deprecated, still in use
+			//lint:ignore SA1019 deprecated by the specification, but callers still send it
+			Runtime:   len(h.Prestart)+len(h.CreateRuntime) > 0,
 			Container: len(h.CreateContainer) > 0,
 			Start:     len(h.StartContainer) > 0,
 		}

@@ -43,6 +43,8 @@ const (
 )
 
 // start is the interpreter; it is never called here.
+//
+//lint:ignore U1000 code (in assembler) takes its address
 func start()
 
 // code returns the address of start.

@@ -53,7 +53,7 @@ func Check(s *specs.Spec) error {
 		return fmt.Errorf("linux.rootfsPropagation: found %q, want shared, slave, private or unbindable", s.Linux.RootfsPropagation)
 	}
 	if strings.Contains("/"+s.Linux.CgroupsPath+"/", "/../") {
-		return fmt.Errorf("linux.cgroupsPath: found %q, want a path without ..", s.Linux.CgroupsPath)
+		return fmt.Errorf("linux.cgroupsPath: found %q, want a path without \"..\"", s.Linux.CgroupsPath)
 	}
 	switch {
 	case s.Linux.IntelRdt != nil:

@@ -117,7 +117,8 @@ func (d decoder) hooks() *specs.Hooks {
 	d.Object(func(key string) {
 		switch key {
 		case "prestart":
-			h.Prestart = d.hookList() //nolint:staticcheck // deprecated, still in use
+			//lint:ignore SA1019 deprecated by the specification, but callers still send it
+			h.Prestart = d.hookList()
 		case "createRuntime":
 			h.CreateRuntime = d.hookList()
 		case "createContainer":
