@@ -50,7 +50,7 @@ func execVerb(t *tool) *cobra.Command {
 		if target == nil {
 			return outside(fault.Hint(fmt.Errorf("service %s: no container of it runs: %w", args[0], fs.ErrNotExist), "ctr-compose up -d %s", args[0]))
 		}
-		argv := []string{"ctr-run", "exec"}
+		argv := []string{"ctr-run", "exec", "--status=env"}
 		if !noTTY && !detach && onTerminal() {
 			argv = append(argv, "--tty")
 		}

@@ -38,6 +38,9 @@ func logs(t *tool) *cobra.Command {
 			}
 		}
 		o.Color = !noColor && colored(c)
+		if o.Since == "" {
+			o.Since = "1970-01-01T00:00:00Z" // the bundle's whole log, as Docker has it: also from before a restart
+		}
 		return compose.Logs(ctx, c.OutOrStdout(), started, o)
 	})
 	return c

@@ -191,7 +191,7 @@ func (r *runFlags) run(ctx context.Context, t *tool, c *cobra.Command, p *types.
 		fmt.Fprintln(c.OutOrStdout(), id)
 		return nil
 	default:
-		err = foreground([]string{"ctr-run", "run", "--bundle", project.BundleDir(*t.root, p.Name, id), id})
+		err = foreground([]string{"ctr-run", "run", "--status=env", "--bundle", project.BundleDir(*t.root, p.Name, id), id})
 	}
 	if !r.remove && r.image == "" {
 		return err

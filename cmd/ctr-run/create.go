@@ -59,5 +59,6 @@ func newRun() *cobra.Command {
 		}
 		return fault.Exit{Status: status}
 	})
+	statusFlag(c)
 	return c
 }

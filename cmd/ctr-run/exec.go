@@ -101,6 +101,7 @@ func newExec() *cobra.Command {
 		}
 		return err
 	}
+	statusFlag(c)
 	return c
 }
 
