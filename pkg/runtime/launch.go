@@ -39,19 +39,18 @@ func spawn(r compile.Result, fds *fdTable, report int, dirs ...string) (*launch,
 	if err != nil {
 		return nil, err
 	}
-	exe, err := prog.File(elf, dirs...)
-	if err != nil {
-		return nil, err
-	}
-	defer syscall.Close(exe)
-	if exe < len(fds.files) {
-		return nil, fmt.Errorf("descriptor %d for the program is among the %d of the container: raise the limit of open files", exe, len(fds.files))
-	}
 	pair, err := syscall.Socketpair(syscall.AF_UNIX, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fmt.Errorf("socketpair: %w", err)
 	}
 	fds.files[report] = uintptr(pair[1])
+	exe, err := prog.File(elf, fds.files, dirs...)
+	if err != nil {
+		syscall.Close(pair[0])
+		syscall.Close(pair[1])
+		return nil, err
+	}
+	defer syscall.Close(exe)
 	first, err := syscall.ForkExec("/proc/self/fd/"+strconv.Itoa(exe), []string{"init"}, &syscall.ProcAttr{Files: fds.files, Env: []string{}, Sys: &syscall.SysProcAttr{}})
 	syscall.Close(pair[1])
 	if err != nil {

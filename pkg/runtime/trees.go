@@ -97,7 +97,7 @@ func userNamespace(uids, gids []specs.LinuxIDMapping) (int, error) {
 	if err != nil {
 		return -1, err
 	}
-	exe, err := prog.File(elf, "/tmp", "/dev/shm")
+	exe, err := prog.File(elf, nil, "/tmp", "/dev/shm")
 	if err != nil {
 		return -1, err
 	}

@@ -189,8 +189,16 @@ func (s *State) Alive() bool {
 	return err == nil && ticks == s.StartTime && letter != 'Z' && letter != 'X'
 }
 
-// Remove removes the state directory and its files. Files that it does not know stay, and are an error.
-func Remove(dir string) error { return os.RemoveAll(filepath.Clean(dir)) }
+// Remove removes the state directory and all in it, the state last of what it knows. That it is not there is no error.
+func Remove(dir string) error {
+	for _, name := range [...]string{StartFile, CallsFile, ConfigFile, File} {
+		syscall.Unlink(dir + "/" + name) // what stays, RemoveAll names
+	}
+	if err := syscall.Rmdir(dir); err == nil || err == syscall.ENOENT {
+		return nil
+	}
+	return os.RemoveAll(filepath.Clean(dir))
+}
 
 func readSmall(path string) ([]byte, error) {
 	fd, err := open(path, syscall.O_RDONLY)

@@ -76,19 +76,27 @@ func (p *Program) ELF(report int) ([]byte, error) {
 	return f, nil
 }
 
-// fdFloor keeps the descriptor of the executable out of the way of those that the child will be given:
-// os/exec-style renumbering would cover it before execve.
-const fdFloor = 512
+// floor is the lowest number that no descriptor of a child gets, not even for a moment, while syscall.ForkExec
+// renumbers: it moves those that are in the way, and its own pipe, to behind all others. It is kept low, because a
+// table of descriptors that several threads share grows beyond 64 only after an RCU grace period, some 10 ms.
+func floor(files []uintptr) int {
+	top := len(files)
+	for _, fd := range files {
+		top = max(top, int(fd))
+	}
+	return top + 1 + len(files) + 2
+}
 
 // File puts an executable into a sealed memfd, so that nobody who reaches it through /proc can change it. Where
-// memfds cannot be executed (sysctl vm.memfd_noexec=2) it is an unlinked file in one of dirs.
-func File(elf []byte, dirs ...string) (fd int, err error) {
+// memfds cannot be executed (sysctl vm.memfd_noexec=2) it is an unlinked file in one of dirs. Its descriptor is out
+// of the way of files, those that the child will be given.
+func File(elf []byte, files []uintptr, dirs ...string) (fd int, err error) {
 	fd, err = unix.MemfdCreate("ctr-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING|unix.MFD_EXEC)
 	if err == unix.EINVAL { // before Linux 6.3 there was no MFD_EXEC
 		fd, err = unix.MemfdCreate("ctr-init", unix.MFD_CLOEXEC|unix.MFD_ALLOW_SEALING)
 	}
 	if err == unix.EACCES {
-		return tempFile(elf, dirs)
+		return tempFile(elf, files, dirs)
 	}
 	if err != nil {
 		return -1, errors.New("memfd_create: " + err.Error())
@@ -101,25 +109,23 @@ func File(elf []byte, dirs ...string) (fd int, err error) {
 		syscall.Close(fd)
 		return -1, errors.New("seal the program: " + err.Error())
 	}
-	return raise(fd)
+	return raise(fd, floor(files))
 }
 
-// raise moves a descriptor above fdFloor, or as high as the limit allows.
-func raise(fd int) (int, error) {
-	for floor := fdFloor; ; floor /= 2 {
-		high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, floor)
-		if err == nil {
-			syscall.Close(fd)
-			return high, nil
-		}
-		if floor < 32 || err != unix.EINVAL && err != unix.EMFILE {
-			syscall.Close(fd)
-			return -1, errors.New("descriptor for the program: " + err.Error())
-		}
+// raise moves a descriptor to a number of floor or more.
+func raise(fd, floor int) (int, error) {
+	high, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, floor)
+	syscall.Close(fd)
+	if err == unix.EINVAL || err == unix.EMFILE {
+		return -1, errors.New("descriptor for the program: " + strconv.Itoa(floor) + " are in use: raise the limit of open files")
 	}
+	if err != nil {
+		return -1, errors.New("descriptor for the program: " + err.Error())
+	}
+	return high, nil
 }
 
-func tempFile(elf []byte, dirs []string) (int, error) {
+func tempFile(elf []byte, files []uintptr, dirs []string) (int, error) {
 	last := errors.New("memfds cannot be executed here (vm.memfd_noexec), and no directory is left to try")
 	for _, dir := range dirs {
 		var st unix.Statfs_t
@@ -138,7 +144,7 @@ func tempFile(elf []byte, dirs []string) (int, error) {
 			ro, err = unix.Open("/proc/self/fd/"+strconv.Itoa(fd), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 			syscall.Close(fd)
 			if err == nil {
-				return raise(ro)
+				return raise(ro, floor(files))
 			}
 		} else {
 			syscall.Close(fd)

@@ -65,13 +65,13 @@ func TestExecute(t *testing.T) {
 		t.Fatal(err)
 	}
 	checkEverything(t, exec.Command(path))
-	fd, err := File(elf)
+	fd, err := File(elf, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer syscall.Close(fd)
-	if fd < fdFloor {
-		t.Errorf("descriptor %d, want at least %d", fd, fdFloor)
+	if fd < floor(nil) {
+		t.Errorf("descriptor %d, want at least %d", fd, floor(nil))
 	}
 	name := "/proc/" + strconv.Itoa(os.Getpid()) + "/fd/" + strconv.Itoa(fd)
 	checkEverything(t, exec.Command(name))
@@ -88,7 +88,7 @@ func TestTempFile(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	fd, err := tempFile(elf, []string{"/proc", t.TempDir()})
+	fd, err := tempFile(elf, nil, []string{"/proc", t.TempDir()})
 	if err != nil {
 		t.Skipf("SKIP: %v", err)
 	}
