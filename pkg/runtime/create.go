@@ -272,6 +272,7 @@ func consoleFD(console *os.File, path string) (int, error) {
 }
 
 func (c *creation) compile() (err error) {
+	c.config.facts.FDs = len(c.config.fds.files)
 	c.result, err = compile.Init(c.config.spec, &c.config.facts)
 	for _, w := range c.result.Warnings {
 		c.rt.warn(w)

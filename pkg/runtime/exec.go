@@ -191,6 +191,7 @@ func (r *Runtime) startExec(st *state.State, cfg *config, o *ExecOptions) (_ *Pr
 		}
 		f.Console = cfg.fds.add(fd, true)
 	}
+	f.FDs = len(cfg.fds.files)
 	result, err := compile.Process(s, f, e)
 	if err != nil {
 		return nil, err

@@ -98,6 +98,7 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 	flags, user := namespacesOf(&s, st.Pid)
 	f.UserNS = user
 	e := compile.Exec{PidFD: fds.add(pidfd, true), Root: rootOf(&fds, st.Pid), Namespaces: flags, Program: h.Path, Privileged: beforePivot}
+	f.FDs = len(fds.files)
 	result, err := compile.Process(&s, &f, e)
 	if err != nil {
 		return err

@@ -52,6 +52,7 @@ func (r *Runtime) Plan(w io.Writer, bundle string, asJSON bool) error {
 	if c.spec.Process.Terminal {
 		f.Console = c.fds.add(-1, false)
 	}
+	f.FDs = len(c.fds.files)
 	result, err := compile.Init(c.spec, f)
 	if err != nil {
 		return err

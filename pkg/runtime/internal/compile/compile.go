@@ -28,9 +28,11 @@ type Facts struct {
 	ID      string
 	Rootfs  string // absolute
 	Report  int    // socket to the parent
+	FDs     int    // how many descriptors init is given; what else is open came from our own caller
 	FirstFD int    // descriptors from here on are not the user's program's
 	Start   int    // listening socket for start; -1: do not wait
 	Console int    // socket that gets the terminal's master
+	PlainNL bool   // the terminal leaves the ends of lines as they are: its output goes to no terminal
 
 	Joins  []Join
 	Mounts []MountFact // one for each mount of the configuration
@@ -49,6 +51,7 @@ type Facts struct {
 
 	Hooks        Hooks
 	NoPivot      bool
+	Bare         []string // with NoPivot: where a procfs or sysfs of the host is mounted
 	NoNewKeyring bool
 	Rootless     bool
 	LastCap      int  // highest capability of the kernel
@@ -117,6 +120,9 @@ type compiler struct {
 	root   prog.Reg // the root filesystem
 	dev    prog.Reg // /dev, a file system of our own; 0: none
 	proc   prog.Reg // the container's procfs; 0: none
+
+	devReadonly bool // /dev is to be made read-only when all is in it
+
 	ready  bool     // init was told that the state is written and the cgroup joined
 	token  prog.Scratch
 	die    prog.Label
@@ -175,6 +181,9 @@ func Init(s *specs.Spec, f *Facts) (Result, error) {
 	if s.Process.Terminal {
 		c.console()
 	}
+	if c.devReadonly {
+		c.setAttr("make read-only", "/dev", c.dev, 0, c.rdonly)
+	}
 	if f.Hooks.Runtime {
 		c.sync(HookRuntime, 0)
 	}
@@ -191,6 +200,11 @@ func Init(s *specs.Spec, f *Facts) (Result, error) {
 	c.waitReady()
 	cwd := c.directory(s.Process.Cwd, true)
 	c.pivot()
+	for _, r := range [...]prog.Reg{c.root, c.dev, c.proc} { // a waiting init holds nothing it does not need
+		if r != 0 {
+			c.close(r)
+		}
+	}
 	c.Do("close what is not the container's", "", unix.SYS_CLOSE_RANGE, uint64(f.FirstFD), 0xffffffff, unix.CLOSE_RANGE_CLOEXEC)
 	if err := c.process(cwd); err != nil {
 		return Result{}, err
@@ -202,6 +216,7 @@ func Init(s *specs.Spec, f *Facts) (Result, error) {
 func (c *compiler) firstStage() {
 	f := c.facts
 	c.Do("hide memory and descriptors", "", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, b2u(f.Rootless))
+	c.closeOthers()
 	c.join()
 	flags := uint64(unix.CLONE_PARENT)
 	own := uint64(0)
@@ -232,6 +247,12 @@ func (c *compiler) firstStage() {
 		c.Do("become user 0", "", unix.SYS_SETRESUID, 0, 0, 0).Ignore(syscall.EINVAL)
 		c.Do("hide memory and descriptors", "", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
 	}
+}
+
+// closeOthers closes what our caller left open: it must neither get into a container's namespaces nor be kept
+// open by an init that waits.
+func (c *compiler) closeOthers() {
+	c.Do("close what is not init's", "", unix.SYS_CLOSE_RANGE, uint64(c.facts.FDs), 0xffffffff, 0)
 }
 
 // clone makes a process, tells the parent its number and ends; what follows is executed by the new process.
@@ -421,6 +442,9 @@ func (c *compiler) open(object string, dir prog.Reg, path, how uint64) prog.Ref 
 
 // pivot makes the root filesystem the root.
 func (c *compiler) pivot() {
+	if c.facts.NoPivot {
+		c.hideBare()
+	}
 	c.Do("enter the root filesystem", "", unix.SYS_FCHDIR, c.root.Arg())
 	if c.facts.NoPivot {
 		c.Do("move the root filesystem to", "/", unix.SYS_MOUNT, c.dot, c.Str("/"), 0, unix.MS_MOVE)
@@ -439,6 +463,21 @@ func (c *compiler) pivot() {
 		if strings.HasSuffix(p, "unbindable") || strings.HasSuffix(p, "shared") {
 			c.Do("make "+p, "/", unix.SYS_MOUNT_SETATTR, c.root.Arg(), c.empty, at&^unix.AT_RECURSIVE, c.Words(0, 0, flag, 0), attrSize)
 		}
+	}
+}
+
+// hideBare takes the host's procfs and sysfs out of the container's mount namespace. Without pivot_root they stay
+// in it, out of reach; but as long as one is there that nothing covers, the kernel lets a user namespace mount a
+// new one, without what the configuration masks.
+func (c *compiler) hideBare() {
+	for _, at := range c.facts.Bare {
+		gone, next := c.NewLabel(), c.NewLabel()
+		p := c.Str(at)
+		c.Do("make slave", at, unix.SYS_MOUNT, 0, p, 0, unix.MS_SLAVE|unix.MS_REC).Ignore(syscall.ENOENT, syscall.EINVAL).Err(gone)
+		c.Do("unmount", at, unix.SYS_UMOUNT2, p, unix.MNT_DETACH).Ignore(syscall.EINVAL, syscall.EPERM).OK(next)
+		c.Do("cover", at, unix.SYS_MOUNT, c.Str("tmpfs"), p, c.Str("tmpfs"), unix.MS_RDONLY)
+		c.Here(gone)
+		c.Here(next)
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 
 // facts are those of a host with cgroup v2 on which nothing varies.
 func facts(s *specs.Spec, name string) *Facts {
-	f := &Facts{ID: "c", Rootfs: "/bundle/rootfs", Report: 3, FirstFD: 3, Start: 4, Console: -1, CgroupFD: 5,
+	f := &Facts{ID: "c", Rootfs: "/bundle/rootfs", Report: 3, FDs: 8, FirstFD: 3, Start: 4, Console: -1, CgroupFD: 5,
 		Cgroups: []CgroupDir{{"", "/sys/fs/cgroup/c"}}, CgroupTop: "/sys/fs/cgroup", LastCap: 40}
 	f.Mounts = make([]MountFact, len(s.Mounts))
 	for i := range f.Mounts {

@@ -159,6 +159,15 @@ func (c *compiler) console() {
 	if s := c.spec.Process.ConsoleSize; s != nil && s.Height > 0 && s.Width > 0 {
 		c.Do("set the terminal's size", "", unix.SYS_IOCTL, ptmx.Arg(), unix.TIOCSWINSZ, c.Words(uint64(s.Height)|uint64(s.Width)<<16))
 	}
+	if c.facts.PlainNL {
+		// struct termios as a new terminal has it, control characters included, but for ONLCR: "\n" does not
+		// become "\r\n".
+		const iflag, oflag = unix.ICRNL | unix.IXON, unix.OPOST
+		const cflag = unix.B38400 | unix.CS8 | unix.CREAD
+		const lflag = unix.ISIG | unix.ICANON | unix.ECHO | unix.ECHOE | unix.ECHOK | unix.ECHOCTL | unix.ECHOKE | unix.IEXTEN
+		c.Do("leave line ends as they are", "", unix.SYS_IOCTL, slave.Arg(), unix.TCSETS, c.Words(iflag|oflag<<32, cflag|lflag<<32,
+			0x0100_0415_7f1c_0300, 0x170f_1200_1a13_1100, 0x16))
+	}
 	// struct msghdr with a control message of one descriptor, which the call itself stores there.
 	control := c.Scratch(20, unix.SOL_SOCKET|unix.SCM_RIGHTS<<32, 0)
 	text := c.Str("/dev/pts/ptmx")

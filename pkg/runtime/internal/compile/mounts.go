@@ -202,7 +202,11 @@ func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 		super = remove(append([]string(nil), super...), "ro")
 	}
 	attrs := o.set
-	if o.copyUp {
+	devReadonly := name == "dev" && m.Type == "tmpfs" && attrs&unix.MOUNT_ATTR_RDONLY != 0
+	if devReadonly { // there is a lot to be made in it before
+		super = remove(append([]string(nil), super...), "ro")
+	}
+	if o.copyUp || devReadonly {
 		attrs &^= unix.MOUNT_ATTR_RDONLY
 	}
 	r := c.fileSystem(m.Type, m.Source, m.Destination, attrs, append(super[:len(super):len(super)], o.data...))
@@ -226,7 +230,7 @@ func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 	switch {
 	case name == "dev":
 		c.forgetDev()
-		c.dev = r
+		c.dev, c.devReadonly = r, devReadonly
 	case name == "proc" && m.Type == "proc":
 		if c.proc != 0 {
 			c.close(c.proc)
@@ -240,6 +244,7 @@ func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 
 // forgetDev gives up the idea of /dev as a file system of our own.
 func (c *compiler) forgetDev() {
+	c.devReadonly = false
 	if c.dev != 0 {
 		c.close(c.dev)
 		c.dev = 0

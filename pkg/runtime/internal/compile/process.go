@@ -33,6 +33,7 @@ type Exec struct {
 func Process(s *specs.Spec, f *Facts, e Exec) (Result, error) {
 	c := newCompiler(s, f)
 	c.Do("hide memory and descriptors", "", unix.SYS_PRCTL, unix.PR_SET_DUMPABLE, 0)
+	c.closeOthers()
 	c.Do("join the container", f.ID, unix.SYS_SETNS, uint64(e.PidFD), e.Namespaces)
 	if e.Root >= 0 {
 		// Joining a mount namespace leads to that one's root, which pivot_root inside a chroot has not changed.
