@@ -5,11 +5,14 @@ package runtime
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
-	"os/signal"
 	"syscall"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ctr-tools/ctr/pkg/runtime/internal/console"
+	"github.com/ctr-tools/ctr/pkg/runtime/internal/relay"
 	"github.com/ctr-tools/ctr/pkg/state"
 )
 
@@ -72,28 +75,23 @@ func openForeground(socket **os.File) (*console.Foreground, error) {
 	return f, nil
 }
 
-// forwarded are the signals that go on to the user's program. More of them would cost time at every start:
-// 20 µs each.
-var forwarded = [...]os.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT}
+// forwarded are the signals that go on to the user's program.
+var forwarded = [...]syscall.Signal{syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGUSR2, syscall.SIGALRM, syscall.SIGCONT}
 
 // attend waits for a child, passes signals on to it, and copies its terminal if it has one.
 func attend(pid int, f *console.Foreground) (status int, err error) {
-	signals := make(chan os.Signal, 64)
-	signal.Notify(signals, forwarded[:]...)
-	go func() {
-		for s := range signals {
-			syscall.Kill(pid, s.(syscall.Signal))
-		}
-	}()
-	if f != nil {
-		if err := f.Start(); err != nil {
-			syscall.Kill(pid, syscall.SIGKILL)
-			wait(pid)
-			return 0, err
-		}
+	stop, err := pass(pid)
+	if err == nil && f != nil {
+		err = f.Start()
+	}
+	if err != nil {
+		syscall.Kill(pid, syscall.SIGKILL)
+		wait(pid)
+		stop()
+		return 0, err
 	}
 	ws, err := wait(pid)
-	signal.Stop(signals)
+	stop()
 	if f != nil {
 		f.Finish()
 	}
@@ -101,4 +99,19 @@ func attend(pid int, f *console.Foreground) (status int, err error) {
 		return 128 + int(ws.Signal()), err
 	}
 	return ws.ExitStatus(), err
+}
+
+// pass has the forwarded signals go to a child until stop is called.
+func pass(pid int) (stop func(), err error) {
+	stop = func() {}
+	pidfd, err := unix.PidfdOpen(pid, 0)
+	if err != nil {
+		return stop, fmt.Errorf("process %d: %w", pid, err)
+	}
+	end, err := relay.Start(pidfd, forwarded[:])
+	if err != nil {
+		syscall.Close(pidfd)
+		return stop, err
+	}
+	return func() { end(); syscall.Close(pidfd) }, nil
 }
