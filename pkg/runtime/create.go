@@ -136,7 +136,12 @@ func (c *creation) prepare(waitForStart bool) (err error) {
 		return err
 	}
 	f := &cfg.facts
-	f.FirstFD, f.NoPivot, f.NoNewKeyring = 3+preserve, o.NoPivot, o.NoNewKeyring
+	f.FirstFD, f.NoPivot, f.NoNewKeyring, f.PlainNL = 3+preserve, o.NoPivot, o.NoNewKeyring, o.plain
+	if f.NoPivot {
+		if f.Bare, err = bareMounts(f.Rootfs); err != nil {
+			return err
+		}
+	}
 	f.Report = cfg.fds.add(-1, false)
 	home(s.Process, func() string { return cfg.homeOnHost(s.Process.User.UID) })
 	if err := cfg.namespaces(); err != nil {

@@ -40,6 +40,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, o ExecOptions) (status in
 	}
 	var foreground *console.Foreground
 	if cfg.spec.Process.Terminal && !o.Detach && o.Console == nil && o.ConsoleSocket == "" {
+		o.plain = !isTerminal(1)
 		if foreground, err = openForeground(&o.Console); err != nil {
 			return 0, err
 		}
@@ -114,6 +115,9 @@ func (o *ExecOptions) apply(p *specs.Process) {
 		}
 		add := func(list []string) []string { return append(list[:len(list):len(list)], o.Capabilities...) }
 		c.Bounding, c.Effective, c.Permitted = add(c.Bounding), add(c.Effective), add(c.Permitted)
+		if len(c.Inheritable) > 0 { // without, nothing can be ambient
+			c.Ambient = add(c.Ambient)
+		}
 		p.Capabilities = &c
 	}
 }
@@ -145,7 +149,7 @@ func (r *Runtime) startExec(st *state.State, cfg *config, o *ExecOptions) (_ *Pr
 	}
 	f.ID, f.Rootless = st.ID, os.Geteuid() != 0
 	f.Start, f.Console, f.CgroupFD = -1, -1, -1
-	f.FirstFD = 3 + o.PreserveFDs
+	f.FirstFD, f.PlainNL = 3+o.PreserveFDs, o.plain
 	f.Report = cfg.fds.add(-1, false)
 	e := compile.Exec{PidFD: cfg.fds.add(pidfd, true), Root: rootOf(&cfg.fds, st.Pid)}
 	e.Namespaces, f.UserNS = namespacesOf(s, st.Pid)

@@ -312,6 +312,28 @@ func mountPoint(path string) (string, error) {
 	}
 }
 
+// bareMounts finds the mount points of procfs and sysfs outside a directory.
+func bareMounts(dir string) (points []string, err error) {
+	b, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, err
+	}
+	unescape := strings.NewReplacer(`\040`, " ", `\011`, "\t", `\012`, "\n", `\134`, `\`)
+	for line := range strings.Lines(string(b)) {
+		// 36 35 98:0 /mnt1 /mnt2 rw,noatime master:1 - ext3 /dev/root rw,errors=continue
+		mount, system, _ := strings.Cut(line, " - ")
+		f := strings.Fields(mount)
+		kind, _, _ := strings.Cut(system, " ")
+		if len(f) < 5 || kind != "proc" && kind != "sysfs" {
+			continue
+		}
+		if at := unescape.Replace(f[4]); !strings.HasPrefix(at+"/", dir+"/") {
+			points = append(points, at)
+		}
+	}
+	return points, nil
+}
+
 // lastCap is the highest capability of the kernel that we know, too.
 func lastCap() int {
 	for n := compile.Capabilities - 1; n > 0; n-- {
@@ -365,10 +387,15 @@ func openNamespace(n specs.LinuxNamespace) (int, error) {
 	return fd, nil
 }
 
-// home puts HOME into the environment where it is not there, from the container's account file; callers of runc
+// home leaves one value of each variable and puts HOME into the environment where it is not there or empty, from the container's account file; callers of runc
 // rely on that.
 func home(p *specs.Process, lookup func() string) {
-	for _, e := range p.Env {
+	p.Env = lastOfEach(p.Env)
+	for i, e := range p.Env {
+		if e == "HOME=" {
+			p.Env = append(p.Env[:i], p.Env[i+1:]...)
+			break
+		}
 		if strings.HasPrefix(e, "HOME=") {
 			return
 		}
@@ -378,6 +405,22 @@ func home(p *specs.Process, lookup func() string) {
 		dir = "/"
 	}
 	p.Env = append(p.Env[:len(p.Env):len(p.Env)], "HOME="+dir)
+}
+
+// lastOfEach leaves the last value that a variable is given: programs do not agree on which of several counts.
+func lastOfEach(env []string) []string {
+	seen := make(map[string]bool, len(env))
+	kept := make([]string, len(env))
+	n := len(kept)
+	for i := len(env) - 1; i >= 0; i-- {
+		name, _, _ := strings.Cut(env[i], "=")
+		if !seen[name] {
+			seen[name] = true
+			n--
+			kept[n] = env[i]
+		}
+	}
+	return kept[n:]
 }
 
 const maxPasswdBytes = 1 << 20

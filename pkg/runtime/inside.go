@@ -3,6 +3,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/ctr-tools/ctr/pkg/runtime/internal/compile"
 	"github.com/ctr-tools/ctr/pkg/runtime/internal/hook"
+	"github.com/ctr-tools/ctr/pkg/runtime/internal/seccomp"
 	"github.com/ctr-tools/ctr/pkg/state"
 )
 
@@ -69,7 +71,10 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 	if len(p.Args) == 0 {
 		p.Args = []string{h.Path}
 	}
-	p.Env, p.Terminal, p.Cwd = h.Env, false, "/"
+	if h.Env != nil || beforePivot { // a startContainer hook that names none has the process's, as with runc
+		p.Env = h.Env
+	}
+	p.Terminal, p.Cwd = false, "/"
 	if beforePivot {
 		p.NoNewPrivileges, p.Rlimits = false, nil
 		p.ApparmorProfile, p.SelinuxLabel = "", ""
@@ -79,18 +84,19 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 		return err
 	}
 	defer stdin.Close()
-	null, err := os.OpenFile(os.DevNull, os.O_WRONLY, 0)
+	read, write, err := os.Pipe()
 	if err != nil {
 		return err
 	}
-	defer null.Close()
+	defer read.Close()
+	defer write.Close()
 	pidfd, err := unix.PidfdOpen(st.Pid, 0)
 	if err != nil {
 		return err
 	}
 	var fds fdTable
 	defer fds.close()
-	if err := fds.start(Stdio{stdin, null, null}, 0); err != nil {
+	if err := fds.start(Stdio{stdin, write, write}, 0); err != nil {
 		return err
 	}
 	f := compile.Facts{ID: st.ID, Start: -1, Console: -1, CgroupFD: -1, FirstFD: 3, LastCap: c.facts.LastCap}
@@ -98,6 +104,13 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 	flags, user := namespacesOf(&s, st.Pid)
 	f.UserNS = user
 	e := compile.Exec{PidFD: fds.add(pidfd, true), Root: rootOf(&fds, st.Pid), Namespaces: flags, Program: h.Path, Privileged: beforePivot}
+	if s.Linux.Seccomp != nil && !beforePivot { // it is the container's program, so it is held as tight
+		filter, err := seccomp.Compile(s.Linux.Seccomp)
+		if err != nil {
+			return err
+		}
+		f.Seccomp, f.SeccompFlags, f.SeccompNotify = filter.Prog, filter.Flags, filter.Notify
+	}
 	f.FDs = len(fds.files)
 	result, err := compile.Process(&s, &f, e)
 	if err != nil {
@@ -108,6 +121,9 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 		return err
 	}
 	l.process = &specs.Process{Args: []string{h.Path}, Cwd: "/"}
+	l.onListener = func(fd int) error { return sendListener(l.pid, fd, s.Linux.Seccomp, st) }
+	output := make(chan []byte, 1)
+	go func() { output <- hook.Tail(read) }()
 	if err := l.release(); err != nil {
 		l.kill()
 		return err
@@ -127,13 +143,19 @@ func runHookInside(h *specs.Hook, c *config, st *state.State, status state.Statu
 		defer expired.Stop()
 	}
 	ws, err := wait(l.pid)
+	write.Close()
+	read.SetReadDeadline(time.Now().Add(time.Second)) // a child of the hook may hold the pipe for ever
+	said := <-output
 	select {
 	case <-late:
 		return fmt.Errorf("not done within %d s", *h.Timeout)
 	default:
 	}
 	if err == nil && ws != 0 {
-		err = fmt.Errorf("%s", describe(ws))
+		err = errors.New(describe(ws))
+	}
+	if err != nil && len(said) > 0 {
+		err = fmt.Errorf("%w: %s", err, said)
 	}
 	return err
 }

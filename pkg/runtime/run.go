@@ -62,7 +62,13 @@ func (r *Runtime) terminal(o *CreateOptions, detach bool) (*console.Foreground, 
 	if !cfg.spec.Process.Terminal {
 		return nil, nil
 	}
+	o.plain = !isTerminal(1)
 	return openForeground(&o.Console)
+}
+
+func isTerminal(fd int) bool {
+	_, err := unix.IoctlGetTermios(fd, unix.TCGETS)
+	return err == nil
 }
 
 // openForeground makes a console whose other end is ours.

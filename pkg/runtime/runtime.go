@@ -55,6 +55,7 @@ type CreateOptions struct {
 	PreserveFDs  int // how many of the caller's descriptors, from 3 on, the process gets
 
 	config *config // read already
+	plain  bool    // the terminal's output goes to no terminal of ours
 }
 
 // RunOptions are for Run.
@@ -94,6 +95,8 @@ type ExecOptions struct {
 	Cgroup        string // below the container's
 	IgnorePaused  bool
 	Detach        bool // Exec only
+
+	plain bool // as in CreateOptions
 }
 
 // A Container is a container's recorded state and where it is in its life.

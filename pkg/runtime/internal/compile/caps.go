@@ -63,5 +63,10 @@ func (c *compiler) capabilities() (s capabilitySets) {
 		return bits
 	}
 	s = capabilitySets{set(p.Bounding), set(p.Effective), set(p.Permitted), set(p.Inheritable), set(p.Ambient)}
+	for n := 0; n <= c.facts.LastCap; n++ {
+		if s.ambient&^(s.permitted&s.inheritable)&(1<<n) != 0 {
+			c.warnings = append(c.warnings, "process.capabilities.ambient: can't raise ambient capability "+CapName(n)+": want it permitted and inheritable, too")
+		}
+	}
 	return s
 }

@@ -117,13 +117,13 @@ type compiler struct {
 
 	privileged bool // keep user and capabilities
 
-	root   prog.Reg // the root filesystem
-	dev    prog.Reg // /dev, a file system of our own; 0: none
-	proc   prog.Reg // the container's procfs; 0: none
+	root prog.Reg // the root filesystem
+	dev  prog.Reg // /dev, a file system of our own; 0: none
+	proc prog.Reg // the container's procfs; 0: none
 
 	devReadonly bool // /dev is to be made read-only when all is in it
 
-	ready  bool     // init was told that the state is written and the cgroup joined
+	ready  bool // init was told that the state is written and the cgroup joined
 	token  prog.Scratch
 	die    prog.Label
 	empty  uint64 // ""

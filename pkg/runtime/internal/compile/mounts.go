@@ -504,7 +504,12 @@ func (c *compiler) maskedPaths() {
 	null := c.Reg()
 	c.Do("open", "/dev/null", unix.SYS_OPENAT, cwdFD, c.Str("/dev/null"), openAny|unix.O_NOFOLLOW).Into(null)
 	tmp := c.fileSystem("tmpfs", "tmpfs", "masked directories", unix.MOUNT_ATTR_RDONLY|unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC, []string{"ro", "nr_inodes=2", "size=4k"})
+	covered := map[string]bool{}
 	for _, p := range c.spec.Linux.MaskedPaths {
+		if covered[clean(p)] {
+			continue
+		}
+		covered[clean(p)] = true
 		t, m := c.Reg(), c.Reg()
 		skip, dir, done, first, last := c.NewLabel(), c.NewLabel(), c.NewLabel(), c.NewLabel(), c.NewLabel()
 		name := c.Str(clean(p))

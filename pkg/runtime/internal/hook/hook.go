@@ -10,6 +10,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os/exec"
 	"syscall"
 	"time"
@@ -75,6 +76,13 @@ func Timeout(h *specs.Hook) time.Duration {
 		return 0
 	}
 	return time.Duration(*h.Timeout) * time.Second
+}
+
+// Tail reads all there is and returns the end of it, without white space around it.
+func Tail(r io.Reader) []byte {
+	t := new(tail)
+	_, _ = io.Copy(t, r)
+	return bytes.TrimSpace(t.b)
 }
 
 // tail keeps the end of what is written.
