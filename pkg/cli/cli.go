@@ -77,12 +77,14 @@ func RootFlag(c *cobra.Command) *string {
 	return c.PersistentFlags().String("root", place.Root(), "directory of what lasts ($CTR_ROOT)")
 }
 
-// Verbs adds the verbs to root. If the command line names one of them, only that one is built.
+// Verbs adds the verbs to root, whose own flags have to be there already. If the command line names one of the
+// verbs, only that one is built.
 func Verbs(root *cobra.Command, verbs ...Verb) {
-	if name := firstOperand(os.Args[min(1, len(os.Args)):]); name != "" {
+	if name := firstOperand(root, os.Args[min(1, len(os.Args)):]); name != "" {
 		for _, v := range verbs {
 			if v.Name == name {
 				root.AddCommand(v.New())
+				root.CompletionOptions.DisableDefaultCmd = true // nobody asks for it
 				return
 			}
 		}
@@ -92,11 +94,24 @@ func Verbs(root *cobra.Command, verbs ...Verb) {
 	}
 }
 
-// firstOperand guesses the verb: the first word that is no option. A global option with a separate value
-// makes the guess wrong, and then all verbs are built, which is only slower.
-func firstOperand(args []string) string {
-	for _, a := range args {
-		if !strings.HasPrefix(a, "-") {
+// firstOperand is the first word that is neither an option nor the value of one, as cobra sees it: an option that
+// it does not know takes a value.
+func firstOperand(root *cobra.Command, args []string) string {
+	for i := 0; i < len(args); i++ {
+		a := args[i]
+		switch {
+		case a == "--":
+			return ""
+		case strings.HasPrefix(a, "--"):
+			f := root.PersistentFlags().Lookup(a[2:])
+			if !strings.Contains(a, "=") && (f == nil || f.NoOptDefVal == "") {
+				i++
+			}
+		case strings.HasPrefix(a, "-") && len(a) == 2:
+			if f := root.PersistentFlags().ShorthandLookup(a[1:]); f == nil || f.NoOptDefVal == "" {
+				i++
+			}
+		case !strings.HasPrefix(a, "-"):
 			return a
 		}
 	}

@@ -162,9 +162,6 @@ func (c *creation) prepare(waitForStart bool) (err error) {
 		return err
 	}
 	c.undo.add(func() { c.cgroup.Remove() })
-	if err := c.cgroup.Apply(s.Linux.Resources); err != nil {
-		return err
-	}
 	f.CgroupWait = len(c.cgroup.Paths()) > 0
 	if fd, err := c.cgroup.FD(); err != nil {
 		return err
@@ -305,6 +302,11 @@ func (c *creation) begin() (err error) {
 	l.onCopyUp = func(mount, fd int) error { return copyUp(l.pid, &cfg.facts, cfg.spec.Mounts[mount].Destination, fd) }
 	l.onListener = func(fd int) error { return sendListener(l.pid, fd, cfg.spec.Linux.Seccomp, c.state) }
 	if err := cfg.mapIDs(l); err != nil {
+		return err
+	}
+	// Meanwhile init mounts. The limits hold before the user's program or a hook is there, and on cgroup v1 before
+	// init joins, as some of them have to.
+	if err := c.cgroup.Apply(cfg.spec.Linux.Resources); err != nil {
 		return err
 	}
 	if cfg.facts.CgroupWait {
