@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -144,10 +145,8 @@ func bundleUses(dir, key string) bool {
 	if a := spec.Annotations[bundle.AnnotationOverlay]; a == "" || json.Unmarshal([]byte(a), &o) != nil {
 		return true // mounted on the host
 	}
-	for _, l := range o.Lower {
-		if strings.Contains(l, key) {
-			return true
-		}
+	for _, m := range spec.Mounts { // a part of another image
+		o.Lower = append(append(o.Lower, m.Source), m.Options...)
 	}
-	return false
+	return slices.ContainsFunc(o.Lower, func(l string) bool { return strings.Contains(l, key) })
 }

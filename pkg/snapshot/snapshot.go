@@ -243,11 +243,35 @@ func (s *Store) put(tmp, key string, m *meta) error {
 		if m, err := s.read(key); m != nil || err != nil {
 			return err
 		}
+		if err := s.inherit(key, tmp); err != nil {
+			return err
+		}
 		if err := s.discard(key); err != nil {
 			return err
 		}
 	}
 	return err
+}
+
+// inherit notes for the entry in tmp who uses the broken one that it replaces: bundles outlive reboots.
+func (s *Store) inherit(key, tmp string) error {
+	marks, err := os.ReadDir(s.path(key, usersDir))
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	for _, m := range marks {
+		data, err := os.ReadFile(s.path(key, usersDir, m.Name()))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err == nil {
+			err = os.WriteFile(filepath.Join(tmp, usersDir, m.Name()), data, 0o600)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // lockChain waits for the right to make the layer at the top of a chain. The file is removed at the end, so a

@@ -208,9 +208,17 @@ func TestReboot(t *testing.T) {
 		}
 	}
 	reboot()
+	users := filepath.Join(filepath.Dir(metaPath), usersDir)
+	if err := os.WriteFile(filepath.Join(users, "bundle"), []byte("/a/bundle"), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	stack(t, s, l)
 	if opened.Load() != 2 {
 		t.Errorf("unpacked %d times, want 2: the first may be damaged", opened.Load())
+	}
+	// A bundle outlives the reboot: its layers stay its own.
+	if data, err := os.ReadFile(filepath.Join(users, "bundle")); string(data) != "/a/bundle" {
+		t.Errorf("who uses the layer: %q, %v", data, err)
 	}
 	long := time.Now().Add(-time.Hour)
 	if err := os.Chtimes(metaPath, long, long); err != nil {
