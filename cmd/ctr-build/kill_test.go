@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -57,13 +58,12 @@ func (b *bench) build(dockerfile string, args ...string) (*exec.Cmd, *bytes.Buff
 
 // left lists what is in the directories that are empty when no build is at work.
 func (b *bench) left() (left []string) {
-	for _, dir := range []string{"root/build/tmp", "run/build/containers"} {
-		entries, err := os.ReadDir(filepath.Join(b.dir, dir))
-		if err != nil && !errors.Is(err, fs.ErrNotExist) {
-			left = append(left, err.Error())
-		}
-		for _, e := range entries {
-			left = append(left, filepath.Join(dir, e.Name()))
+	for _, pattern := range []string{"root/build/tmp/*", "root/build/failed/*", "run/build/*/*", "run/build/*/containers/*"} {
+		found, _ := filepath.Glob(filepath.Join(b.dir, pattern))
+		for _, f := range found {
+			if filepath.Base(f) != "containers" {
+				left = append(left, f)
+			}
 		}
 	}
 	return left
@@ -101,29 +101,74 @@ func TestInterrupt(t *testing.T) {
 	}
 }
 
-// TestKilled: what a build that was killed leaves, a running container above all, the next one removes.
+// TestKilled: what a build that was killed leaves, a running container above all, the next one removes; also
+// where failed steps are kept, and where a build of another root that shares CTR_RUN comes first.
 func TestKilled(t *testing.T) {
 	b := newBench(t)
-	cmd, _ := b.build(slow)
-	if err := cmd.Start(); err != nil {
+	secret := filepath.Join(b.dir, "secret")
+	if err := os.WriteFile(secret, []byte("topsecret"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	b.started(t)
-	cmd.Process.Kill()
-	cmd.Wait()
-	if left := b.left(); len(left) < 2 {
-		t.Errorf("left: %v, want a session and a container: the test tests nothing", left)
+	src := strings.Replace(slow, "RUN ", "RUN --mount=type=secret,id=s,env=S --mount=type=secret,id=s ", 1)
+	for _, args := range [][]string{nil, {"--keep-failed"}} {
+		cmd, _ := b.build(src, append(args, "--secret", "id=s,src="+secret)...)
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		b.started(t)
+		for _, other := range []*bench{b.sibling(t), b.sibling(t)} { // the second finds what the first made
+			cmd, said := other.build("FROM scratch\nCOPY sh /bin/sh\nRUN echo built > /ok\n")
+			if err := cmd.Run(); err != nil {
+				t.Errorf("%v: %s", err, said)
+			}
+		}
+		if found := b.secrets(); len(found) < 2 {
+			t.Errorf("the secret is in %q while the step runs: another root's build has removed it", found)
+		}
+		cmd.Process.Kill()
+		cmd.Wait()
+		if left := b.left(); len(left) < 3 {
+			t.Errorf("left: %v, want a session, a container and secrets: the test tests nothing", left)
+		}
+		next, said := b.build("FROM scratch\nCOPY sh /bin/sh\nRUN echo built > /ok\n")
+		if err := next.Run(); err != nil {
+			t.Errorf("%v: %s", err, said)
+		}
+		if left := b.left(); len(left) > 0 {
+			t.Errorf("left: %v", left)
+		}
+		if found := b.secrets(); len(found) > 0 {
+			t.Errorf("the secret is left in %q", found)
+		}
+		if !strings.Contains(said.String(), "COPY sh /bin/sh (cached)") {
+			t.Errorf("the killed build's finished step was done again: %s", said)
+		}
+		if err := os.RemoveAll(filepath.Join(b.dir, "root/build/mounts")); err != nil {
+			t.Fatal(err)
+		}
 	}
-	next, said := b.build("FROM scratch\nCOPY sh /bin/sh\nRUN echo built > /ok\n")
-	if err := next.Run(); err != nil {
-		t.Errorf("%v: %s", err, said)
+}
+
+// sibling has another root and the same CTR_RUN.
+func (b *bench) sibling(t *testing.T) *bench {
+	t.Helper()
+	root := filepath.Join(b.dir, "root2")
+	return &bench{bin: b.bin, dir: b.dir, env: append(slices.Clone(b.env), "CTR_ROOT="+root)}
+}
+
+// secrets are the files below the roots that hold the secret.
+func (b *bench) secrets() (found []string) {
+	for _, dir := range []string{"root", "run"} {
+		filepath.WalkDir(filepath.Join(b.dir, dir), func(p string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type().IsRegular() {
+				if data, err := os.ReadFile(p); err == nil && bytes.Contains(data, []byte("topsecret")) {
+					found = append(found, p)
+				}
+			}
+			return nil
+		})
 	}
-	if left := b.left(); len(left) > 0 {
-		t.Errorf("left: %v", left)
-	}
-	if !strings.Contains(said.String(), "COPY sh /bin/sh (cached)") {
-		t.Errorf("the killed build's finished step was done again: %s", said)
-	}
+	return found
 }
 
 // TestTogether: builds of one project at the same time, with steps that run, agree.

@@ -167,8 +167,12 @@ func start(ctx context.Context, o Options) (*builder, error) {
 	if b.Root == "" {
 		b.Root = place.Root()
 	}
-	if b.Run == "" {
-		b.Run = place.Run()
+	if err := os.MkdirAll(place.Build(b.Root), 0o700); err != nil {
+		return nil, err
+	}
+	var err error
+	if b.Root, b.Run, err = roots(b.Root, b.Run); err != nil {
+		return nil, err
 	}
 	if b.Runtime == "" {
 		b.Runtime = "ctr-run"
@@ -181,7 +185,6 @@ func start(ctx context.Context, o Options) (*builder, error) {
 			return nil, fault.Usagef("--allow %s: want network.host", a)
 		}
 	}
-	var err error
 	b.platform = image.DefaultPlatform()
 	if o.Platform != "" {
 		if b.platform, err = image.ParsePlatform(o.Platform); err != nil {
@@ -189,9 +192,6 @@ func start(ctx context.Context, o Options) (*builder, error) {
 		}
 	}
 	if b.epoch, err = epoch(o); err != nil {
-		return nil, err
-	}
-	if err := os.MkdirAll(place.Build(b.Root), 0o700); err != nil {
 		return nil, err
 	}
 	if b.layout, err = layout.Create(place.Images(b.Root)); err != nil {

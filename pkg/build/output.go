@@ -79,14 +79,16 @@ func (o *stepOutput) Write(b []byte) (int, error) {
 	o.rest = append(o.rest, b...)
 	for {
 		i := bytes.IndexByte(o.rest, '\n')
-		if i < 0 && len(o.rest) > maxLine {
-			i = len(o.rest) - 1
-		}
-		if i < 0 {
+		switch {
+		case i >= 0:
+			o.put(string(o.rest[:i]))
+			o.rest = o.rest[i+1:]
+		case len(o.rest) > maxLine:
+			o.put(string(o.rest))
+			o.rest = nil
+		default:
 			return len(b), nil
 		}
-		o.put(string(o.rest[:i]))
-		o.rest = o.rest[i+1:]
 	}
 }
 

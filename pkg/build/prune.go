@@ -10,7 +10,6 @@ import (
 	"github.com/ctr-tools/ctr/pkg/atomicfile"
 	"github.com/ctr-tools/ctr/pkg/build/internal/cache"
 	"github.com/ctr-tools/ctr/pkg/build/internal/exec"
-	"github.com/ctr-tools/ctr/pkg/place"
 )
 
 // PruneOptions for Prune.
@@ -31,16 +30,13 @@ type Pruned struct {
 // Prune removes results from the build cache, what killed builds left, and kept failed steps. Snapshots and
 // blobs that were only in the cache are what ctr-fetch gc removes next.
 func Prune(o PruneOptions) (p Pruned, err error) {
-	if o.Root == "" {
-		o.Root = place.Root()
-	}
-	if o.Run == "" {
-		o.Run = place.Run()
+	if o.Root, o.Run, err = roots(o.Root, o.Run); err != nil {
+		return p, err
 	}
 	if o.Runtime == "" {
 		o.Runtime = "ctr-run"
 	}
-	if err := sweep(o.Root, exec.Runtime{Name: o.Runtime, Dir: filepath.Join(o.Run, "build")}); err != nil {
+	if err := sweep(o.Root, exec.Runtime{Name: o.Runtime, Dir: runtimeDir(o.Root, o.Run)}); err != nil {
 		return p, err
 	}
 	before := time.Now().Add(-o.OlderThan)
@@ -56,15 +52,15 @@ func Prune(o PruneOptions) (p Pruned, err error) {
 			return p, err
 		}
 	}
-	if p.Kept, err = pruneDirs(failedDir(o.Root), before); err != nil || !o.Mounts {
+	if p.Kept, err = pruneDirs(failedDir(o.Root), keptMark, before); err != nil || !o.Mounts {
 		return p, err
 	}
-	p.Mounts, err = pruneDirs(mountsDir(o.Root), before)
+	p.Mounts, err = pruneDirs(mountsDir(o.Root), "", before)
 	return p, err
 }
 
-// pruneDirs removes directories that were not touched since before and that nobody has locked.
-func pruneDirs(parent string, before time.Time) (n int, err error) {
+// pruneDirs removes directories that have a file mark, were not touched since before, and that nobody has locked.
+func pruneDirs(parent, mark string, before time.Time) (n int, err error) {
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		if os.IsNotExist(err) {
@@ -74,6 +70,9 @@ func pruneDirs(parent string, before time.Time) (n int, err error) {
 	}
 	for _, e := range entries {
 		dir := filepath.Join(parent, e.Name())
+		if _, err := os.Lstat(filepath.Join(dir, mark)); err != nil {
+			continue
+		}
 		st, err := os.Stat(dir)
 		if err != nil || st.ModTime().After(before) {
 			continue

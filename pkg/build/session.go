@@ -8,6 +8,8 @@ import (
 	"os"
 	"path/filepath"
 
+	"github.com/opencontainers/go-digest"
+
 	"github.com/ctr-tools/ctr/pkg/atomicfile"
 	"github.com/ctr-tools/ctr/pkg/build/internal/exec"
 	"github.com/ctr-tools/ctr/pkg/place"
@@ -19,6 +21,39 @@ func cacheDir(root string) string  { return filepath.Join(place.Build(root), "ca
 func mountsDir(root string) string { return filepath.Join(place.Build(root), "mounts") } // RUN --mount=type=cache
 func tempDir(root string) string   { return filepath.Join(place.Build(root), "tmp") }    // sessions
 func failedDir(root string) string { return filepath.Join(place.Build(root), "failed") } // --keep-failed
+
+// roots are the two directories of a build, without links: names of containers are made of paths, and bundles
+// hold them.
+func roots(root, run string) (string, string, error) {
+	if root == "" {
+		root = place.Root()
+	}
+	if run == "" {
+		run = place.Run()
+	}
+	for _, p := range []*string{&root, &run} {
+		abs, err := filepath.Abs(*p)
+		if err != nil {
+			return "", "", err
+		}
+		if *p = abs; p == &root {
+			if real, err := filepath.EvalSymlinks(abs); err == nil { // else there is nothing to prune
+				*p = real
+			}
+		}
+	}
+	return root, run, nil
+}
+
+// runtimeDir is the runtime's directory for builds of this root: builds of another root that share run are not
+// ours to sweep.
+func runtimeDir(root, run string) string {
+	return filepath.Join(run, "build", digest.FromString(root).Encoded()[:16])
+}
+
+// keptMark is the file in the directory of a failed step that is kept: without it and a lock, a killed build
+// left the directory.
+const keptMark = "kept"
 
 // A session is the private directory of one build. Whoever holds the lock on it is alive.
 type session struct {
@@ -77,6 +112,11 @@ func sweep(root string, rt exec.Runtime) error {
 		return err
 	}
 	defer l.Unlock()
+	// The containers come first: one that is listed has its scratch directory already.
+	containers, err := rt.Containers()
+	if err != nil {
+		return err
+	}
 	entries, err := os.ReadDir(parent)
 	if err != nil {
 		return err
@@ -96,17 +136,29 @@ func sweep(root string, rt exec.Runtime) error {
 			alive[exec.ContainerID(op)] = true
 		}
 	}
-	if kept, _ := filepath.Glob(filepath.Join(failedDir(root), "op-*")); len(kept) > 0 {
-		for _, op := range kept {
-			alive[exec.ContainerID(op)] = true // at work, or kept and not running
+	kept, _ := filepath.Glob(filepath.Join(failedDir(root), "op-*"))
+	for _, op := range kept {
+		own, err := atomicfile.TryLockPath(op, true)
+		if err != nil {
+			alive[exec.ContainerID(op)] = true
+			continue
 		}
+		if _, err := os.Lstat(filepath.Join(op, keptMark)); err != nil { // not whole, and its secrets are still in it
+			dead = append(dead, op)
+		}
+		own.Unlock()
 	}
-	if err := rt.Sweep(func(id string) bool { return alive[id] }); err != nil {
-		return err
+	for _, id := range containers {
+		if alive[id] {
+			continue
+		}
+		if err := rt.Sweep(id); err != nil {
+			return err
+		}
 	}
 	for _, dir := range dead {
 		ops, _ := filepath.Glob(filepath.Join(dir, "op-*"))
-		for _, op := range ops {
+		for _, op := range append(ops, dir) {
 			exec.Detach(context.Background(), exec.BundlePath(op)) // else ctr-net gc does
 		}
 		if err := removeTree(dir); err != nil {

@@ -9,12 +9,12 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
 
+	"github.com/ctr-tools/ctr/pkg/atomicfile"
 	"github.com/ctr-tools/ctr/pkg/build/internal/exec"
 	"github.com/ctr-tools/ctr/pkg/build/internal/graph"
 	"github.com/ctr-tools/ctr/pkg/build/internal/solve"
@@ -40,7 +40,7 @@ type worker struct {
 // worker makes the session of the build and removes what dead builds left.
 func (b *builder) worker(w *layout.Writer) (*worker, error) {
 	k := &worker{b: b, w: w, blobs: map[digest.Digest]*layout.Layout{},
-		runtime: exec.Runtime{Name: b.Runtime, Dir: filepath.Join(b.Run, "build")}}
+		runtime: exec.Runtime{Name: b.Runtime, Dir: runtimeDir(b.Root, b.Run)}}
 	if err := sweep(b.Root, k.runtime); err != nil {
 		return nil, fmt.Errorf("remove what a killed build left: %w", err)
 	}
@@ -93,7 +93,14 @@ func (k *worker) open(ctx context.Context, l solve.Layer) (io.ReadCloser, error)
 
 // stack unpacks what is not unpacked yet of a state.
 func (k *worker) stack(ctx context.Context, st solve.State) (exec.State, error) {
-	var layers []snapshot.Layer
+	s, err := snapshot.Overlay{}.Stack(ctx, k.snaps, k.layers(st))
+	if err != nil {
+		return exec.State{}, err
+	}
+	return exec.State{Lower: s.Lower, Root: s.Root}, nil
+}
+
+func (k *worker) layers(st solve.State) (layers []snapshot.Layer) {
 	for _, l := range st.Layers {
 		in := snapshot.Layer{DiffID: l.DiffID, Open: func(ctx context.Context) (io.ReadCloser, error) { return k.open(ctx, l) }}
 		if l.Blob != nil {
@@ -101,11 +108,7 @@ func (k *worker) stack(ctx context.Context, st solve.State) (exec.State, error) 
 		}
 		layers = append(layers, in)
 	}
-	s, err := snapshot.Overlay{}.Stack(ctx, k.snaps, layers)
-	if err != nil {
-		return exec.State{}, err
-	}
-	return exec.State{Lower: s.Lower, Root: s.Root}, nil
+	return layers
 }
 
 // Have implements solve.Worker.
@@ -181,21 +184,15 @@ func (k *worker) Do(ctx context.Context, op *graph.Op, parent solve.State, sourc
 	if err != nil {
 		return nil, err
 	}
-	_, isRun := op.Do.(*graph.Run)
-	dir := k.session.dir
-	if keep := isRun && k.b.Keep; keep {
-		dir = failedDir(k.b.Root)
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return nil, err
-		}
-	}
-	s, err := exec.NewScratch(dir)
+	do, isRun := op.Do.(*graph.Run)
+	s, unlock, err := k.scratch(isRun && k.b.Keep)
 	if err != nil {
 		return nil, err
 	}
+	defer unlock()
 	err = k.act(ctx, op, on, sources, s)
-	if err != nil && isRun && k.b.Keep && ctx.Err() == nil {
-		if e := exec.Redact(exec.BundlePath(s.Path("")), op.Do.(*graph.Run)); e != nil {
+	if err != nil && isRun && k.b.Keep && ctx.Err() == nil && s.HasBundle() {
+		if e := k.keep(ctx, do, append([]solve.State{parent}, sources...), s); e != nil {
 			s.Remove() // better lost than kept with a secret in it
 			return nil, errors.Join(err, e)
 		}
@@ -221,6 +218,49 @@ func (k *worker) Do(ctx context.Context, op *graph.Op, parent solve.State, sourc
 		l.Blob = &made.Descriptor
 	}
 	return l, nil
+}
+
+// scratch makes the directory of an operation: in the session's, or, locked, where failed steps are kept.
+func (k *worker) scratch(keep bool) (s *exec.Scratch, unlock func(), err error) {
+	if !keep {
+		s, err = exec.NewScratch(k.session.dir)
+		return s, func() {}, err
+	}
+	if err := os.MkdirAll(failedDir(k.b.Root), 0o700); err != nil {
+		return nil, nil, err
+	}
+	sweeper, err := atomicfile.LockPath(tempDir(k.b.Root), true) // no sweep meets it unlocked
+	if err != nil {
+		return nil, nil, err
+	}
+	defer sweeper.Unlock()
+	if s, err = exec.NewScratch(failedDir(k.b.Root)); err != nil {
+		return nil, nil, err
+	}
+	l, err := atomicfile.TryLockPath(s.Path(""), true)
+	if err != nil {
+		s.Remove()
+		return nil, nil, err
+	}
+	return s, l.Unlock, nil
+}
+
+// keep makes the bundle of a failed step last: without secrets, and with its layers safe from gc.
+func (k *worker) keep(ctx context.Context, do *graph.Run, states []solve.State, s *exec.Scratch) error {
+	dir := exec.BundlePath(s.Path(""))
+	if err := exec.Redact(dir, do); err != nil {
+		return err
+	}
+	for _, st := range states {
+		have, err := snapshot.Overlay{}.Stack(ctx, k.snaps, k.layers(st))
+		if err != nil {
+			return err
+		}
+		if err := k.snaps.Use(have, dir); err != nil {
+			return err
+		}
+	}
+	return os.WriteFile(s.Path(keptMark), nil, 0o600)
 }
 
 // act writes the operation's changes into the scratch directory's upper.

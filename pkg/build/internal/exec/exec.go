@@ -17,6 +17,7 @@ import (
 	"github.com/opencontainers/go-digest"
 	"golang.org/x/sys/unix"
 
+	"github.com/ctr-tools/ctr/pkg/bundle"
 	"github.com/ctr-tools/ctr/pkg/rootfd"
 )
 
@@ -47,6 +48,12 @@ func NewScratch(parent string) (*Scratch, error) {
 
 // BundlePath is where the bundle of a step in the scratch directory dir is.
 func BundlePath(dir string) string { return filepath.Join(dir, "bundle") }
+
+// HasBundle says whether a step came so far that its bundle is there.
+func (s *Scratch) HasBundle() bool {
+	_, err := os.Lstat(filepath.Join(BundlePath(s.dir), bundle.ConfigFile))
+	return err == nil
+}
 
 // Upper is where the operation's changes are.
 func (s *Scratch) Upper() string { return filepath.Join(s.dir, "upper") }

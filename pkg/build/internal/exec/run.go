@@ -60,7 +60,7 @@ func (rt Runtime) Run(ctx context.Context, s Step) error {
 		return err
 	}
 	id := s.Scratch.ContainerID()
-	m := &mounter{step: &s, private: filepath.Join(rt.Dir, id+".d")}
+	m := &mounter{step: &s, private: filepath.Join(rt.Dir, id+privateSuffix)}
 	defer m.close()
 	spec, err := s.spec(view)
 	if err != nil {
@@ -128,21 +128,32 @@ func (rt Runtime) quiet(args ...string) error {
 	return toolkit.Run(ctx, nil, nil, nil, rt.Name, args...)
 }
 
-// Sweep removes what builds that were killed left in the runtime's directory: the containers whose scratch
-// directories, by name, are gone or nobody's.
-func (rt Runtime) Sweep(alive func(id string) bool) error {
-	state := filepath.Join(rt.Dir, "containers")
-	entries, err := os.ReadDir(state)
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	for _, e := range entries {
-		if !alive(e.Name()) {
-			rt.quiet("--root", state, "delete", "--force", e.Name())
-			os.RemoveAll(filepath.Join(rt.Dir, e.Name()+".d"))
+// privateSuffix ends the name of a step's directory of secrets, after its container's id.
+const privateSuffix = ".d"
+
+// Containers lists the ids of which there is something in the runtime's directory: a container, or secrets.
+func (rt Runtime) Containers() (ids []string, err error) {
+	for dir, suffix := range map[string]string{filepath.Join(rt.Dir, "containers"): "", rt.Dir: privateSuffix} {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, err
+		}
+		for _, e := range entries {
+			if id, ok := strings.CutSuffix(e.Name(), suffix); ok && !slices.Contains(ids, id) {
+				ids = append(ids, id)
+			}
 		}
 	}
-	return nil
+	return ids, nil
+}
+
+// Sweep removes what a step that was killed left in the runtime's directory.
+func (rt Runtime) Sweep(id string) error {
+	state := filepath.Join(rt.Dir, "containers")
+	if _, err := os.Lstat(filepath.Join(state, id)); err == nil {
+		rt.quiet("--root", state, "delete", "--force", id)
+	}
+	return os.RemoveAll(filepath.Join(rt.Dir, id+privateSuffix))
 }
 
 // spec is the step's runtime config: ctr-run's defaults for an image, with this step's command, the network
@@ -187,9 +198,6 @@ func (s *Step) attached() bool { return s.Do.Network != "host" && s.Do.Network !
 // Redact takes the secrets out of the environment of a step's bundle that is kept.
 func Redact(dir string, do *graph.Run) error {
 	b, err := bundle.Open(dir)
-	if errors.Is(err, os.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
 		return err
 	}
