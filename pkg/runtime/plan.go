@@ -43,8 +43,9 @@ func (r *Runtime) Plan(w io.Writer, bundle string, asJSON bool) error {
 		f.CgroupFD = c.fds.add(-1, false)
 	}
 	for i := range c.spec.Mounts {
-		bind, _, idmap, _ := compile.IsBind(c.spec.Mounts[i].Options)
-		if bind && (idmap || hasOwn(c.spec, specs.UserNamespace)) {
+		m := &c.spec.Mounts[i]
+		bind, _, idmap, _ := compile.IsBind(m.Options)
+		if bind && (idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0 || hasOwn(c.spec, specs.UserNamespace)) {
 			f.Mounts[i].Tree = c.fds.add(-1, false)
 		}
 	}

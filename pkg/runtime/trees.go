@@ -26,6 +26,7 @@ func (c *config) trees() error {
 	for i := range c.spec.Mounts {
 		m := &c.spec.Mounts[i]
 		bind, recursive, idmap, ridmap := compile.IsBind(m.Options)
+		idmap = idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0
 		if !bind || !idmap && (!c.facts.UserNS || c.facts.Rootless) {
 			continue
 		}

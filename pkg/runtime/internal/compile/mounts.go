@@ -3,6 +3,7 @@
 package compile
 
 import (
+	"encoding/binary"
 	"fmt"
 	"path"
 	"strings"
@@ -146,8 +147,8 @@ func (c *compiler) mounts() error {
 			err = c.cgroupMount(m, &o)
 		case m.Type == "" || m.Type == "none" || m.Type == "bind":
 			err = fmt.Errorf("mount %s: found type %q without the option bind or rbind, want a file system", m.Destination, m.Type)
-		case o.idmap:
-			err = fmt.Errorf("mount %s: found the option idmap for a %s, want a bind mount", m.Destination, m.Type)
+		case o.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0:
+			err = fmt.Errorf("mount %s: found mapped ids for a %s, want a bind mount", m.Destination, m.Type)
 		default:
 			err = c.mount(i, m, &o)
 		}
@@ -187,6 +188,10 @@ func procMount(name string, m *specs.Mount, o *options) error {
 // mount mounts a new file system.
 func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 	name := clean(m.Destination)
+	inherited := uint64(0)
+	if _, fresh := c.inDev(name); m.Type == "tmpfs" && !o.copyUp && !fresh && name != "dev" && !hasMode(o.data) {
+		inherited = c.modeOf(m.Destination, 0o1777)
+	}
 	var t prog.Reg
 	if m.Type == "proc" || m.Type == "sysfs" || name == "dev" {
 		// Through a link the file system would be anywhere, and /proc or /dev somebody else's.
@@ -199,14 +204,11 @@ func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 		if m.Type != "tmpfs" {
 			return fmt.Errorf("mount %s: found the option tmpcopyup for a %s, want a tmpfs", m.Destination, m.Type)
 		}
-		super = remove(append([]string(nil), super...), "ro")
 	}
 	attrs := o.set
 	devReadonly := name == "dev" && m.Type == "tmpfs" && attrs&unix.MOUNT_ATTR_RDONLY != 0
-	if devReadonly { // there is a lot to be made in it before
+	if o.copyUp || inherited != 0 || devReadonly { // something is to be done to it before
 		super = remove(append([]string(nil), super...), "ro")
-	}
-	if o.copyUp || devReadonly {
 		attrs &^= unix.MOUNT_ATTR_RDONLY
 	}
 	r := c.fileSystem(m.Type, m.Source, m.Destination, attrs, append(super[:len(super):len(super)], o.data...))
@@ -218,9 +220,12 @@ func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 		c.Do("tell the parent", "which tmpfs", unix.SYS_WRITE, uint64(c.facts.Report), fd.Addr(0), 8)
 		c.wait("wait for the parent to fill the tmpfs on " + m.Destination)
 		c.Do("", "", unix.SYS_CLOSE, fd.Arg(0)).IgnoreAll()
-		if o.set&unix.MOUNT_ATTR_RDONLY != 0 {
-			c.setAttr("make read-only", m.Destination, r, 0, c.rdonly)
-		}
+	}
+	if inherited != 0 {
+		c.Do("set the mode of", m.Destination, unix.SYS_FCHMODAT, r.Arg(), c.dot, c.Value(inherited))
+	}
+	if (o.copyUp || inherited != 0) && o.set&unix.MOUNT_ATTR_RDONLY != 0 {
+		c.setAttr("make read-only", m.Destination, r, 0, c.rdonly)
 	}
 	if o.recSet|o.recClear != 0 {
 		c.setAttr("set the attributes of", m.Destination, r, unix.AT_RECURSIVE, c.Words(o.recSet, o.recClear, 0, 0))
@@ -240,6 +245,30 @@ func (c *compiler) mount(i int, m *specs.Mount, o *options) error {
 		c.close(r)
 	}
 	return nil
+}
+
+func hasMode(data []string) bool {
+	for _, o := range data {
+		if strings.HasPrefix(o, "mode=") {
+			return true
+		}
+	}
+	return false
+}
+
+// modeOf reads the mode of a directory below the root and returns the address of where it will stand; a directory
+// that is missing has the given one. More than the mode stands there: system calls take a mode's 16 bits.
+func (c *compiler) modeOf(destination string, missing uint32) (at uint64) {
+	const statxSize, modeAt = 256, 28
+	buf := make([]byte, statxSize)
+	binary.NativeEndian.PutUint32(buf[modeAt:], missing)
+	at = c.Bytes(buf)
+	t, none := c.Reg(), c.NewLabel()
+	c.open(destination, c.root, c.Str(clean(destination)), c.howDir).Into(t).Ignore(syscall.ENOENT).Err(none)
+	c.Do("look at", destination, unix.SYS_STATX, t.Arg(), c.empty, unix.AT_EMPTY_PATH, unix.STATX_MODE, at)
+	c.close(t)
+	c.Here(none)
+	return at + modeAt
 }
 
 // forgetDev gives up the idea of /dev as a file system of our own.
@@ -288,7 +317,7 @@ func (c *compiler) bind(i int, m *specs.Mount, o *options) error {
 	if fact.Tree >= 0 {
 		c.Do("take the tree", m.Source, unix.SYS_FCNTL, uint64(fact.Tree), unix.F_DUPFD_CLOEXEC, 0).Into(r)
 	} else {
-		if o.idmap {
+		if o.idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0 {
 			return fmt.Errorf("mount %s: found the option %s, but the host made no mapping for it", m.Destination, "idmap")
 		}
 		flags := uint64(treeClone)

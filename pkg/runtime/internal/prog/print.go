@@ -75,6 +75,8 @@ func slotName(slot int) string {
 func (p *Program) value(a uint64, indirect bool) string {
 	slots := slotAddr(0)
 	switch {
+	case indirect && a >= dataBase:
+		return "*data"
 	case indirect:
 		return slotName(int(a-slots) / 8)
 	case a >= slots && a < slots+8*initasm.Slots:

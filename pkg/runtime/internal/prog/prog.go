@@ -135,6 +135,10 @@ func (p *Program) align(kind byte) uint64 {
 	return dataBase + uint64(len(p.data))
 }
 
+// Value is what stands at an address in the data when an op is executed, 8 bytes, as an argument: an earlier call
+// may have stored it.
+func (p *Program) Value(at uint64) uint64 { return regMark | at }
+
 // Bytes puts b into the data, at a multiple of 8.
 func (p *Program) Bytes(b []byte) uint64 {
 	at := p.align('b')
