@@ -18,6 +18,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -287,23 +288,24 @@ func (b *builder) read(ctx context.Context) (name string, text, ignore []byte, e
 		return "", nil, nil, err
 	}
 	root := b.context.root
+	inside := func(n string) ([]byte, error) { return root.ReadFile(n, graph.MaxBytes) }
+	read, at := inside, b.File // the file, as read takes it
 	switch {
 	case b.File == "-":
 		name = "Dockerfile"
 		text, err = io.ReadAll(io.LimitReader(b.Stdin, graph.MaxBytes+1))
-	case b.File != "" && b.Context != "-":
+	case b.File != "":
 		name = b.File
-		if text, err = readHost(b.File); err == nil {
-			ignore, _ = readHost(b.File + ".dockerignore")
-		}
-	default:
-		for _, n := range []string{b.File, "Dockerfile", "Containerfile"} {
-			if n == "" {
-				continue
+		if b.Context != "-" {
+			if at = b.below(b.File); at == "" {
+				read, at = readHost, b.File
 			}
-			name = n
-			if text, err = root.ReadFile(n, graph.MaxBytes); !errors.Is(err, fs.ErrNotExist) || b.File != "" {
-				ignore, _ = root.ReadFile(n+".dockerignore", graph.MaxBytes)
+		}
+		text, err = read(at)
+	default:
+		for _, at = range []string{"Dockerfile", "Containerfile"} {
+			name = at
+			if text, err = read(at); !errors.Is(err, fs.ErrNotExist) {
 				break
 			}
 		}
@@ -314,15 +316,34 @@ func (b *builder) read(ctx context.Context) (name string, text, ignore []byte, e
 	if err != nil {
 		return name, nil, nil, err
 	}
+	if b.File != "-" {
+		if ignore, err = read(at + ".dockerignore"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return name, nil, nil, err
+		}
+	}
 	for _, n := range []string{".dockerignore", ".containerignore"} {
 		if ignore != nil {
 			break
 		}
-		if ignore, err = root.ReadFile(n, graph.MaxBytes); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		if ignore, err = inside(n); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return name, nil, nil, err
 		}
 	}
 	return name, bytes.Clone(text), ignore, nil
+}
+
+// below is the path of file inside the context, "" if it is elsewhere. What is inside is part of the context: its
+// links do not lead out.
+func (b *builder) below(file string) string {
+	dir, err := filepath.Abs(b.Context)
+	if err == nil {
+		file, err = filepath.Abs(file)
+	}
+	rel, e := filepath.Rel(dir, file)
+	if err != nil || e != nil || !filepath.IsLocal(rel) {
+		return ""
+	}
+	return rel
 }
 
 func readHost(file string) ([]byte, error) {
