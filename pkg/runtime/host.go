@@ -168,6 +168,7 @@ func (c *config) resolve(id string) error {
 	if err := c.sources(); err != nil {
 		return err
 	}
+	c.links()
 	if len(s.Linux.MaskedPaths) > 0 {
 		var st unix.Stat_t
 		if err := unix.Lstat("/dev/null", &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR || st.Rdev != unix.Mkdev(1, 3) {
@@ -290,7 +291,12 @@ func (c *config) sources() error {
 			m.Source = filepath.Join(c.bundle, m.Source)
 		}
 		var st syscall.Stat_t
-		if err := syscall.Stat(m.Source, &st); err != nil {
+		err := syscall.Stat(m.Source, &st)
+		if err == syscall.ENOENT && strings.HasPrefix(m.Source, c.facts.Rootfs+"/") {
+			fact.Inside = true // an earlier mount may bring it
+			continue
+		}
+		if err != nil {
 			return fmt.Errorf("mount %s: source: %w", m.Destination, &fs.PathError{Op: "stat", Path: m.Source, Err: err})
 		}
 		fact.File = st.Mode&syscall.S_IFMT != syscall.S_IFDIR
@@ -456,14 +462,7 @@ func control(r rune) bool { return r < ' ' || r == 0x7f }
 
 // homeOnHost is homeIn for a root filesystem that is not mounted yet: the topmost layer with accounts counts.
 func (c *config) homeOnHost(uid uint32) string {
-	dirs := []string{c.facts.Rootfs}
-	if o := c.facts.Overlay; o != nil {
-		dirs = o.Lower
-		if o.Upper != "" {
-			dirs = append([]string{o.Upper}, dirs...)
-		}
-	}
-	for _, dir := range dirs {
+	for _, dir := range c.layers() {
 		fd, err := syscall.Open(dir, unix.O_PATH|syscall.O_DIRECTORY|syscall.O_CLOEXEC, 0)
 		if err != nil {
 			continue

@@ -27,7 +27,7 @@ func (c *config) trees() error {
 		m := &c.spec.Mounts[i]
 		bind, recursive, idmap, ridmap := compile.IsBind(m.Options)
 		idmap = idmap || len(m.UIDMappings)+len(m.GIDMappings) > 0
-		if !bind || !idmap && (!c.facts.UserNS || c.facts.Rootless) {
+		if !bind || c.facts.Mounts[i].Inside || !idmap && (!c.facts.UserNS || c.facts.Rootless) {
 			continue
 		}
 		flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC)

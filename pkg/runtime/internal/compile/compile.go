@@ -35,7 +35,8 @@ type Facts struct {
 	PlainNL bool   // the terminal leaves the ends of lines as they are: its output goes to no terminal
 
 	Joins  []Join
-	Mounts []MountFact // one for each mount of the configuration
+	Mounts []MountFact       // one for each mount of the configuration
+	Links  map[string]string // destination (relative, clean) that is missing behind links -> where those lead
 
 	Cgroups    []CgroupDir
 	CgroupFD   int    // clone into it (v2)
@@ -67,8 +68,9 @@ type Join struct {
 
 // A MountFact is what the host says about a mount's source.
 type MountFact struct {
-	File bool // the source is no directory
-	Tree int  // descriptor of the source as a detached mount, where init may not or cannot open it
+	File   bool // the source is no directory
+	Inside bool // the source is to be in the root filesystem once earlier mounts are done
+	Tree   int  // descriptor of the source as a detached mount, where init may not or cannot open it
 }
 
 // A CgroupDir is the container's directory in one hierarchy.
@@ -198,6 +200,7 @@ func Init(s *specs.Spec, f *Facts) (Result, error) {
 		c.Do("make read-only", "/", unix.SYS_MOUNT_SETATTR, c.root.Arg(), c.empty, unix.AT_EMPTY_PATH, c.rdonly, attrSize)
 	}
 	c.waitReady()
+	c.allCPUs()
 	cwd := c.directory(s.Process.Cwd, true)
 	c.pivot()
 	for _, r := range [...]prog.Reg{c.root, c.dev, c.proc} { // a waiting init holds nothing it does not need

@@ -407,9 +407,17 @@ func (c *compiler) directory(destination string, make bool) prog.Reg {
 	}
 	have := c.NewLabel()
 	ref.Ignore(syscall.ENOENT).OK(have)
-	c.makeParents(destination, name, t, c.howDir)
+	c.makeParents(destination, c.behindLinks(name), t, c.howDir)
 	c.Here(have)
 	return t
+}
+
+// behindLinks is where a name that is missing has to be made.
+func (c *compiler) behindLinks(name string) string {
+	if to, ok := c.facts.Links[name]; ok {
+		return to
+	}
+	return name
 }
 
 // makeParents makes the directories of name one after the other and leaves the last one open in t. Each one is
@@ -441,8 +449,9 @@ func (c *compiler) file(destination string) prog.Reg {
 	t := c.Reg()
 	have := c.NewLabel()
 	c.open(destination, c.root, c.Str(name), c.howAny).Into(t).Ignore(syscall.ENOENT).OK(have)
-	dir := c.directory("/"+path.Dir(name), true)
-	c.Do("make file", destination, unix.SYS_MKNODAT, dir.Arg(), c.Str(path.Base(name)), unix.S_IFREG|0o644, 0).Ignore(syscall.EEXIST)
+	made := c.behindLinks(name)
+	dir := c.directory("/"+path.Dir(made), true)
+	c.Do("make file", destination, unix.SYS_MKNODAT, dir.Arg(), c.Str(path.Base(made)), unix.S_IFREG|0o644, 0).Ignore(syscall.EEXIST)
 	c.close(dir)
 	c.open(destination, c.root, c.Str(name), c.howAny).Into(t)
 	c.Here(have)

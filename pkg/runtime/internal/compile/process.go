@@ -63,6 +63,8 @@ func Process(s *specs.Spec, f *Facts, e Exec) (Result, error) {
 	c.waitReadyExec()
 	if len(e.CPUs) > 0 {
 		c.Do("set the CPU affinity", "", unix.SYS_SCHED_SETAFFINITY, 0, uint64(len(e.CPUs)), c.Bytes(e.CPUs))
+	} else if e.Program == "" {
+		c.allCPUs()
 	}
 	c.Do("close what is not the container's", "", unix.SYS_CLOSE_RANGE, uint64(f.FirstFD), 0xffffffff, unix.CLOSE_RANGE_CLOEXEC)
 	c.path, c.privileged = e.Program, e.Privileged
@@ -70,6 +72,15 @@ func Process(s *specs.Spec, f *Facts, e Exec) (Result, error) {
 		return Result{}, err
 	}
 	return Result{c.Program, c.waits, c.warnings}, nil
+}
+
+// allCPUs gives the process all CPUs that its cgroup has: it does not inherit what ours is bound to.
+func (c *compiler) allCPUs() {
+	mask := make([]byte, 1024) // NR_CPUS is at most 8192
+	for i := range mask {
+		mask[i] = 0xff
+	}
+	c.Do("allow all CPUs of the cgroup", "", unix.SYS_SCHED_SETAFFINITY, 0, uint64(len(mask)), c.Bytes(mask)).Ignore(syscall.EINVAL, syscall.EPERM)
 }
 
 func (c *compiler) waitReadyExec() {
