@@ -54,6 +54,9 @@ type Resource struct {
 	Labels   map[string]string
 }
 
+// maxScale bounds the containers of a service: more is a slip of the pen.
+const maxScale = 10000
+
 // Scale says how many containers each service named should have.
 type Scale map[string]int
 
@@ -78,6 +81,9 @@ func Desire(p *types.Project, scale Scale) (*Desired, error) {
 		if v, ok := scale[name]; ok {
 			n = v
 		}
+		if n < 0 || n > maxScale {
+			return nil, explain(fmt.Errorf("services.%s.scale: found %d, want 0 to %d", name, n, maxScale), p.ComposeFiles)
+		}
 		if n > 1 && s.ContainerName != "" {
 			return nil, fmt.Errorf("services.%s.container_name: %q can name one container only, found a scale of %d", name, s.ContainerName, n)
 		}
@@ -98,10 +104,10 @@ func Desire(p *types.Project, scale Scale) (*Desired, error) {
 		}
 	}
 	if err := d.desireNetworks(p); err != nil {
-		return nil, err
+		return nil, explain(err, p.ComposeFiles)
 	}
 	if err := d.desireVolumes(p); err != nil {
-		return nil, err
+		return nil, explain(err, p.ComposeFiles)
 	}
 	seen := map[string]string{}
 	for _, s := range d.Services {
@@ -252,6 +258,9 @@ func dependencyOrder(p *types.Project) ([]string, error) {
 
 func (d *Desired) desireNetworks(p *types.Project) error {
 	for key, n := range p.Networks {
+		if err := checkResource(n.Name); err != nil {
+			return fmt.Errorf("networks.%s.name: %w", key, err)
+		}
 		r := Resource{Key: key, Name: n.Name, External: bool(n.External)}
 		if !r.External {
 			if n.Driver != "" && n.Driver != "bridge" && n.Driver != "default" {
@@ -279,6 +288,9 @@ func (d *Desired) desireNetworks(p *types.Project) error {
 
 func (d *Desired) desireVolumes(p *types.Project) error {
 	for key, v := range p.Volumes {
+		if err := checkResource(v.Name); err != nil {
+			return fmt.Errorf("volumes.%s.name: %w", key, err)
+		}
 		r := Resource{Key: key, Name: v.Name, External: bool(v.External)}
 		if !r.External {
 			if v.Driver != "" && v.Driver != "local" {
@@ -319,6 +331,15 @@ func with(m map[string]string, key, value string) map[string]string {
 		delete(out, key)
 	}
 	return out
+}
+
+// checkResource refuses names that ctr-net and ctr-vol would refuse, or take for an option.
+func checkResource(name string) error {
+	const letters = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_"
+	if name != "" && strings.ContainsRune(letters, rune(name[0])) && strings.Trim(name, letters+".-") == "" {
+		return nil
+	}
+	return fmt.Errorf("found %q, want letters, digits, _ . and -, a letter, digit or _ first", name)
 }
 
 // MarshalJSON shows a container as what it is made with, for tests and for people.

@@ -34,8 +34,27 @@ type LoadOptions struct {
 	Warn      func(string)
 }
 
-// Load reads a project with compose-go and refuses, or warns of, attributes that would have no effect.
+// Load reads a project with compose-go and refuses, or warns of, attributes that would have no effect. It returns when ctx ends,
+// whatever file is still being read.
 func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
+	type loaded struct {
+		p   *types.Project
+		err error
+	}
+	done := make(chan loaded, 1)
+	go func() {
+		p, err := load(ctx, o)
+		done <- loaded{p, err}
+	}()
+	select {
+	case l := <-done:
+		return l.p, l.err
+	case <-ctx.Done():
+		return nil, context.Cause(ctx)
+	}
+}
+
+func load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 	if o.Name != "" {
 		if err := project.CheckName(o.Name); err != nil {
 			return nil, err
@@ -47,26 +66,40 @@ func Load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 		cli.WithOsEnv,
 		cli.WithConfigFileEnv,
 		cli.WithEnvFiles(o.EnvFiles...),
+		func(po *cli.ProjectOptions) error {
+			if len(o.EnvFiles) > 0 {
+				return nil // the caller may well name a pipe
+			}
+			return checkDotEnv(po)
+		},
 		cli.WithDotEnv,
 		cli.WithDefaultConfigPath,
 		cli.WithDefaultProfiles(o.Profiles...),
 		cli.WithName(o.Name),
 		cli.WithResolvedPaths(true),
-		cli.WithDiscardEnvFile,
+		cli.WithoutEnvironmentResolution,
+		cli.WithoutLabelsResolution,
+		cli.WithResourceLoader(fileGuard{dir: o.Directory, allowed: o.Files}),
 		cli.WithLoadOptions(loader.WithSupportedAttributes(supportedPaths(), func(f []loader.UnsupportedAttribute) { findings = f })),
 	)
 	if err != nil {
 		return nil, loadError(err, o)
 	}
 	p, err := po.LoadProject(ctx)
+	if err == nil {
+		p, err = resolveFiles(p)
+	}
 	if err != nil {
 		for _, file := range po.ConfigPaths {
 			if serr := syntax(file); serr != nil {
 				return nil, serr
 			}
+			if _, serr := os.Stat(file); errors.Is(serr, fs.ErrNotExist) && file != "-" {
+				return nil, loadError(serr, o)
+			}
 		}
 		if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
-			return nil, loadError(err, o)
+			return nil, fault.As(fs.ErrNotExist, explain(err, po.ConfigPaths))
 		}
 		return nil, explain(err, po.ConfigPaths)
 	}

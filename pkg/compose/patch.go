@@ -94,6 +94,9 @@ func (o object) set(v any, path ...string) {
 	o[path[len(path)-1]] = v
 }
 
+// maxCPUs keeps a quota in the kernel's range (2^44 microseconds of a period).
+const maxCPUs = 100000
+
 func (o object) limits(s types.ServiceConfig) error {
 	var limit, reserve types.Resource
 	if s.Deploy != nil {
@@ -105,6 +108,17 @@ func (o object) limits(s types.ServiceConfig) error {
 		}
 	}
 	memory := or(int64(s.MemLimit), int64(limit.MemoryBytes))
+	for _, v := range []struct { // below 0: written so, or too large for the loader
+		attribute string
+		value     int64
+	}{
+		{"mem_limit", int64(s.MemLimit)}, {"mem_reservation", int64(s.MemReservation)}, {"deploy.resources.limits.memory", int64(limit.MemoryBytes)},
+		{"deploy.resources.reservations.memory", int64(reserve.MemoryBytes)}, {"shm_size", int64(s.ShmSize)}, {"memswap_limit", int64(s.MemSwapLimit)},
+	} {
+		if v.value < 0 && (v.attribute != "memswap_limit" || v.value != -1) {
+			return fmt.Errorf("%s: want 0 to 2^63-1 bytes", v.attribute)
+		}
+	}
 	if memory != 0 {
 		o.set(memory, "linux", "resources", "memory", "limit")
 	}
@@ -125,8 +139,8 @@ func (o object) limits(s types.ServiceConfig) error {
 	}
 	cpus := or(float64(s.CPUS), float64(limit.NanoCPUs))
 	switch {
-	case cpus < 0:
-		return fmt.Errorf("cpus: found %v, want more than 0", cpus)
+	case cpus < 0 || cpus > maxCPUs || math.IsNaN(cpus):
+		return fmt.Errorf("cpus: want more than 0 and at most %d", maxCPUs)
 	case cpus > 0:
 		const period = 100000 // microseconds, the kernel's default
 		o.set(int64(math.Round(cpus*period)), "linux", "resources", "cpu", "quota")
