@@ -272,7 +272,7 @@ func (c *config) overlay() error {
 	if err != nil {
 		return fmt.Errorf("annotation %s: %w", bundle.AnnotationOverlay, err)
 	}
-	c.facts.Overlay = o
+	c.facts.Overlay, c.facts.OldOverlay = o, kernelBefore(6, 8)
 	return nil
 }
 
@@ -474,4 +474,21 @@ func (c *config) homeOnHost(uid uint32) string {
 		}
 	}
 	return ""
+}
+
+// kernelBefore compares the running kernel's release; one that cannot be read counts as new.
+func kernelBefore(major, minor int) bool {
+	var u unix.Utsname
+	if unix.Uname(&u) != nil {
+		return false
+	}
+	release := unix.ByteSliceToString(u.Release[:])
+	a, rest, _ := strings.Cut(release, ".")
+	end := 0
+	for end < len(rest) && rest[end] >= '0' && rest[end] <= '9' {
+		end++
+	}
+	x, err1 := strconv.Atoi(a)
+	y, err2 := strconv.Atoi(rest[:end])
+	return err1 == nil && err2 == nil && (x < major || x == major && y < minor)
 }

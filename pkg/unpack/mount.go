@@ -15,7 +15,7 @@ import (
 )
 
 // mount mounts the overlay on rootfs/. Directories are handed over as descriptors (kernel 6.13), else as
-// /proc/self/fd names: no path is too long for fsconfig's 255 bytes, and before lowerdir+ (kernel 6.5) the whole
+// /proc/self/fd names: no path is too long for fsconfig's 255 bytes, and before lowerdir+ (kernel 6.8) the whole
 // list of about 200 layers fits into mount(2)'s one page.
 func (m *maker) mount(o *bundle.Overlay) error {
 	var dirs []*os.File
@@ -104,7 +104,9 @@ func mountNew(target, upper, work *os.File, lower []*os.File, options []string) 
 			return fmt.Errorf("option %s: %w", o, err)
 		}
 	}
-	if err := unix.FsconfigCreate(fd); err != nil {
+	if err := unix.FsconfigCreate(fd); err == unix.EINVAL { // before 6.5 it is only now that options are looked at
+		return errOld
+	} else if err != nil {
 		return err
 	}
 	mnt, err := unix.Fsmount(fd, unix.FSMOUNT_CLOEXEC, 0)

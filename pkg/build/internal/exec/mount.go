@@ -189,14 +189,15 @@ func (m *mounter) state(do graph.Mount) (*specs.Mount, error) {
 }
 
 // lowerOptions name lower directories, topmost first. A single option may be no longer than 255 bytes where the
-// runtime mounts with fsconfig(2), so each gets its own, if the kernel knows that form (6.7).
+// runtime mounts with fsconfig(2), so each gets its own, if the kernel knows that form (6.8). Before 6.5 it takes any
+// option here, an unknown one too, and refuses the mount in the end.
 func lowerOptions(dirs []string) (o []string) {
 	fs, err := unix.Fsopen("overlay", unix.FSOPEN_CLOEXEC)
 	if err == nil {
 		defer unix.Close(fs)
 		err = unix.FsconfigSetString(fs, "lowerdir+", "/")
 	}
-	if err != nil {
+	if err != nil || unix.FsconfigSetFlag(fs, "no_such_option") == nil {
 		return []string{"lowerdir=" + strings.Join(dirs, ":")}
 	}
 	for _, d := range dirs {

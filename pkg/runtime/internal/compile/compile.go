@@ -45,6 +45,7 @@ type Facts struct {
 
 	RootParent string // mount point that holds the rootfs, wanted with rootfsPropagation shared
 	Overlay    *Overlay
+	OldOverlay bool // the kernel has no lowerdir+
 
 	Seccomp       []byte // struct sock_filter, nil: none
 	SeccompFlags  uint

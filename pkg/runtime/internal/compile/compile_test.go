@@ -29,6 +29,9 @@ func facts(s *specs.Spec, name string) *Facts {
 		f.UserNS = true
 	case "overlay":
 		f.Overlay = &Overlay{Lower: []string{"/snapshots/b", "/snapshots/a"}, Upper: "/bundle/upper", Work: "/bundle/work", Options: []string{"xino=off", "userxattr"}}
+	case "overlay-old":
+		f.OldOverlay = true
+		f.Overlay = &Overlay{Lower: []string{`/odd:,\names`, "/snapshots/a"}, Upper: "/bundle/up,per", Work: "/bundle/work", Options: []string{"userxattr"}}
 	case "joined":
 		f.Joins = []Join{{specs.NetworkNamespace, "/run/netns/x", 7}}
 		f.CgroupFD, f.CgroupWait = -1, true

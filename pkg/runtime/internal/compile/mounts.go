@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"path"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -60,45 +61,91 @@ func (c *compiler) rootfs() error {
 	return nil
 }
 
-// overlay mounts the layers into c.root.
+// overlay makes a detached mount of the layers, c.root. Linux before 6.8 does not know lowerdir+ (before 6.5 it
+// takes any option and fails only at the end), and one string of fsconfig(2) is too short for a list of layers:
+// there mount(2) does it, on the root filesystem's own place. The release says which it is; where it is wrong, the
+// error does.
 func (c *compiler) overlay(o *Overlay) {
+	if c.facts.OldOverlay {
+		c.overlayOld(o)
+		return
+	}
 	fs := c.Reg()
+	old, done := c.NewLabel(), c.NewLabel()
 	c.Do("open file system", "overlay", unix.SYS_FSOPEN, c.Str("overlay"), unix.FSOPEN_CLOEXEC).Into(fs)
 	c.Do("", "", unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_SET_STRING, c.Str("source"), c.Str("overlay")).IgnoreAll()
-	set := func(key, dir string) prog.Ref {
+	set := func(key, dir string) {
 		if len(dir) <= longestParam {
-			return c.Do("overlay "+key, dir, unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_SET_STRING, c.Str(key), c.Str(dir), 0)
+			c.Do("overlay "+key, dir, unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_SET_STRING, c.Str(key), c.Str(dir), 0).Ignore(syscall.EINVAL).Err(old)
+			return
 		}
 		fd := c.Reg()
 		c.Do("open", dir, unix.SYS_OPENAT, cwdFD, c.Str(dir), openDir).Into(fd)
-		ref := c.Do("overlay "+key, dir, unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_SET_FD, c.Str(key), 0, fd.Arg())
+		c.Do("overlay "+key, dir, unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_SET_FD, c.Str(key), 0, fd.Arg()).Ignore(syscall.EINVAL).Err(old)
 		c.close(fd)
-		return ref
 	}
-	old, layered := c.NewLabel(), c.NewLabel()
-	for i, dir := range o.Lower {
-		ref := set("lowerdir+", dir)
-		if i == 0 { // before Linux 6.8 the layers have to be one string
-			ref.Ignore(syscall.EINVAL).Err(old)
-		}
+	for _, dir := range o.Lower {
+		set("lowerdir+", dir)
 	}
-	c.Do("", "", unix.SYS_GETPID).OK(layered)
-	c.Here(old)
-	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`)
-	all := make([]string, len(o.Lower))
-	for i, dir := range o.Lower {
-		all[i] = escape.Replace(dir)
-	}
-	c.Do("overlay lowerdir", strings.Join(all, ":"), unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_SET_STRING, c.Str("lowerdir"), c.Str(strings.Join(all, ":")), 0)
-	c.Here(layered)
 	if o.Upper != "" {
 		set("upperdir", o.Upper)
 		set("workdir", o.Work)
 	}
 	c.fsOptions(fs, "overlay", o.Options)
-	c.Do("mount", "overlay", unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_CMD_CREATE, 0, 0, 0)
+	c.Do("mount", "overlay", unix.SYS_FSCONFIG, fs.Arg(), unix.FSCONFIG_CMD_CREATE, 0, 0, 0).Ignore(syscall.EINVAL).Err(old)
 	c.Do("mount", "overlay", unix.SYS_FSMOUNT, fs.Arg(), unix.FSMOUNT_CLOEXEC, 0).Into(c.root)
+	c.Do("", "", unix.SYS_GETPID).OK(done)
+
+	c.Here(old)
+	c.overlayOld(o)
+	c.Here(done)
 	c.close(fs)
+}
+
+func (c *compiler) overlayOld(o *Overlay) {
+	at := c.Str(c.facts.Rootfs)
+	c.Do("mount", "overlay", unix.SYS_MOUNT, c.Str("overlay"), at, c.Str("overlay"), 0, c.Str(c.overlayData(o)))
+	c.Do("clone the tree", c.facts.Rootfs, unix.SYS_OPEN_TREE, cwdFD, at, treeClone).Into(c.root)
+	c.Do("unmount", c.facts.Rootfs, unix.SYS_UMOUNT2, at, unix.MNT_DETACH)
+}
+
+// What overlayData names descriptors by, if paths are too long: the numbers are above those in use.
+const (
+	mountPage    = 4095 // bytes of options that mount(2) takes
+	firstLayerFD = 500
+)
+
+// overlayData is the options for mount(2). Where the paths of many layers do not fit, layers are opened and named
+// by descriptor, up to about 200 of them.
+func (c *compiler) overlayData(o *Overlay) string {
+	escape := strings.NewReplacer(`\`, `\\`, `:`, `\:`, `,`, `\,`)
+	data := func(name func(i int) string) string {
+		var b strings.Builder
+		for i := range o.Lower {
+			b.WriteString(map[bool]string{true: "lowerdir=", false: ":"}[i == 0])
+			b.WriteString(name(i))
+		}
+		if o.Upper != "" {
+			escape := strings.NewReplacer(`\`, `\\`, `,`, `\,`)
+			b.WriteString(",upperdir=" + escape.Replace(o.Upper) + ",workdir=" + escape.Replace(o.Work))
+		}
+		for _, option := range o.Options {
+			b.WriteString("," + option)
+		}
+		return b.String()
+	}
+	paths := data(func(i int) string { return escape.Replace(o.Lower[i]) })
+	if len(paths) <= mountPage {
+		return paths
+	}
+	fd := c.Reg()
+	for i, dir := range o.Lower {
+		c.Do("open", dir, unix.SYS_OPENAT, cwdFD, c.Str(dir), openDir).Into(fd)
+		c.Do("open", dir, unix.SYS_DUP3, fd.Arg(), uint64(firstLayerFD+i), unix.O_CLOEXEC)
+		c.Do("", "", unix.SYS_CLOSE, fd.Arg()).IgnoreAll()
+	}
+	c.Free(fd)
+	return data(func(i int) string { return "/proc/self/fd/" + strconv.Itoa(firstLayerFD+i) })
 }
 
 func (c *compiler) fsOptions(fs prog.Reg, kind string, list []string) {
