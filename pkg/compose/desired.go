@@ -5,7 +5,9 @@ package compose
 import (
 	"encoding/json"
 	"fmt"
+	"net/netip"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -52,6 +54,36 @@ type Resource struct {
 	Shared   bool     // made where it is missing, but no project's
 	Flags    []string // of create, labels excepted
 	Labels   map[string]string
+
+	definition // of a network, as far as the file has it
+}
+
+// A definition is what a network cannot change while it is there.
+type definition struct {
+	Subnets  []string `json:"subnets,omitempty"`
+	Gateways []string `json:"gateways,omitempty"`
+	Internal bool     `json:"internal,omitempty"`
+}
+
+// differs says what of a network that is there is not as wanted; empty: nothing. What the file leaves open is as it is.
+func (d definition) differs(have definition) string {
+	for _, p := range d.Subnets {
+		if !slices.Contains(have.Subnets, p) {
+			return fmt.Sprintf("has subnet %s, the file wants %s", strings.Join(have.Subnets, ", "), p)
+		}
+	}
+	for _, g := range d.Gateways {
+		if !slices.Contains(have.Gateways, g) {
+			return fmt.Sprintf("has gateway %s, the file wants %s", strings.Join(have.Gateways, ", "), g)
+		}
+	}
+	switch {
+	case d.Internal && !have.Internal:
+		return "is not internal, the file wants it to be"
+	case !d.Internal && have.Internal:
+		return "is internal, the file wants a way out"
+	}
+	return ""
 }
 
 // maxScale bounds the containers of a service: more is a slip of the pen.
@@ -269,13 +301,16 @@ func (d *Desired) desireNetworks(p *types.Project) error {
 			for _, pool := range n.Ipam.Config {
 				if pool.Subnet != "" {
 					r.Flags = append(r.Flags, "--subnet", pool.Subnet)
+					r.Subnets = append(r.Subnets, canonical(netip.ParsePrefix, pool.Subnet))
 				}
 				if pool.Gateway != "" {
 					r.Flags = append(r.Flags, "--gateway", pool.Gateway)
+					r.Gateways = append(r.Gateways, canonical(netip.ParseAddr, pool.Gateway))
 				}
 			}
 			if n.Internal {
 				r.Flags = append(r.Flags, "--internal")
+				r.Internal = true
 			}
 			r.Labels = with(n.Labels, project.LabelProject, p.Name)
 			r.Labels[project.LabelNetwork] = key
@@ -331,6 +366,14 @@ func with(m map[string]string, key, value string) map[string]string {
 		delete(out, key)
 	}
 	return out
+}
+
+// canonical writes an address as ctr-net list does; what is none stays, for ctr-net create to refuse.
+func canonical[T fmt.Stringer](parse func(string) (T, error), s string) string {
+	if v, err := parse(s); err == nil {
+		return v.String()
+	}
+	return s
 }
 
 // checkResource refuses names that ctr-net and ctr-vol would refuse, or take for an option.

@@ -98,6 +98,9 @@ func load(ctx context.Context, o LoadOptions) (*types.Project, error) {
 				return nil, loadError(serr, o)
 			}
 		}
+		if len(po.ConfigPaths) == 0 {
+			return nil, loadError(err, o)
+		}
 		if errors.Is(err, errdefs.ErrNotFound) || errors.Is(err, os.ErrNotExist) {
 			return nil, fault.As(fs.ErrNotExist, explain(err, po.ConfigPaths))
 		}

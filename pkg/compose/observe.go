@@ -58,6 +58,7 @@ type Exit struct {
 type FoundResource struct {
 	Name   string            `json:"name"`
 	Labels map[string]string `json:"labels,omitempty"`
+	definition
 }
 
 // Running says whether the container has a process, or will have one soon without us.

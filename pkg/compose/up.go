@@ -97,6 +97,9 @@ func (u *upPlan) create(kind, tool string, want []Resource, have []FoundResource
 		case ok && !r.External && !r.Shared && f.Labels[project.LabelProject] != u.Project:
 			return fault.Hint(fmt.Errorf("%s %s: is there, but is not of project %s (label %s: found %q): %w", kind, r.Name, u.Project,
 				project.LabelProject, f.Labels[project.LabelProject], fs.ErrExist), "set external: true for it in the Compose file, or give it another name:")
+		case ok && !r.External && r.differs(f.definition) != "":
+			return fault.Hint(fmt.Errorf("%s %s: %s: %w", kind, r.Name, r.differs(f.definition), fs.ErrExist),
+				"make it anew with its containers (volumes stay): ctr-compose down, then ctr-compose up")
 		case ok:
 			continue
 		case r.External:
