@@ -51,7 +51,7 @@ func newExec() *cobra.Command {
 	f.BoolVar(&noNewPrivs, "no-new-privs", false, "forbid new privileges by execve")
 	f.StringSliceVarP(&o.Capabilities, "cap", "c", nil, "add the `CAPABILITY` CAP_…")
 	f.IntVar(&o.PreserveFDs, "preserve-fds", 0, "pass `N` further descriptors, from 3 on")
-	f.StringVar(&o.Cgroup, "cgroup", "", "join `[CONTROLLER,…:]PATH` below the container's cgroup")
+	f.StringArrayVar(&o.Cgroup, "cgroup", nil, "join `[CONTROLLER,…:]PATH` below the container's cgroup")
 	f.BoolVar(&o.IgnorePaused, "ignore-paused", false, "start the process even if the container is paused: it runs when that is resumed")
 	run := verb(func(c *cobra.Command, rt *runtime.Runtime, args []string) (err error) {
 		switch {

@@ -183,8 +183,16 @@ func (r *Runtime) startExec(st *state.State, cfg *config, o *ExecOptions) (_ *Pr
 	if err != nil {
 		return nil, err
 	}
+	fd, err := g.FD()
+	if err != nil && len(o.Cgroup) == 0 {
+		g = initCgroup(st)
+		fd, err = g.FD()
+	}
+	if err != nil {
+		return nil, err
+	}
 	join := len(g.Paths()) > 0
-	if fd, err := g.FD(); err == nil && fd >= 0 {
+	if fd >= 0 {
 		f.CgroupFD = cfg.fds.add(fd, true)
 		join = false
 	}
@@ -204,6 +212,14 @@ func (r *Runtime) startExec(st *state.State, cfg *config, o *ExecOptions) (_ *Pr
 		r.warn(w)
 	}
 	l, err := spawn(result, &cfg.fds, f.Report, r.root, "/tmp", "/var/tmp", "/dev/shm")
+	if errors.Is(err, syscall.EBUSY) && f.CgroupFD >= 0 && len(o.Cgroup) == 0 {
+		// The container has given controllers to cgroups below, so its own may hold no process (cgroups(7)).
+		if fd, e := initCgroup(st).FD(); e == nil {
+			cfg.fds.own = append(cfg.fds.own, fd)
+			cfg.fds.files[f.CgroupFD] = uintptr(fd)
+			l, err = spawn(result, &cfg.fds, f.Report, r.root, "/tmp", "/var/tmp", "/dev/shm")
+		}
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -256,19 +272,31 @@ func (r *Runtime) admit(l *launch, g *cgroup.Cgroup, join bool, cpus []byte, p *
 	return err
 }
 
-// execCgroup is where the new process goes: [CONTROLLERS:]PATH below the container's cgroup, or the container's
-// own, where nothing is asked for.
-func execCgroup(st *state.State, sub string) (*cgroup.Cgroup, error) {
-	g := cgroupOf(st)
-	if sub == "" {
-		return g, nil
+// execCgroup is where the new process goes: for each [CONTROLLERS:]PATH below the container's cgroup, else the
+// container's own.
+func execCgroup(st *state.State, subs []string) (g *cgroup.Cgroup, err error) {
+	g = cgroupOf(st)
+	for _, sub := range subs {
+		controllers, path, ok := strings.Cut(sub, ":")
+		if !ok {
+			controllers, path = "", sub
+		}
+		if g, err = g.Sub(controllers, path); err != nil {
+			return nil, err
+		}
 	}
-	controllers, path, ok := strings.Cut(sub, ":")
-	if !ok {
-		controllers, path = "", sub
+	return g, nil
+}
+
+// initCgroup is where init is now, on cgroup v2: a container may move its processes.
+func initCgroup(st *state.State) *cgroup.Cgroup {
+	b, err := os.ReadFile("/proc/" + strconv.Itoa(st.Pid) + "/cgroup")
+	if err == nil && len(st.Cgroups) == 1 {
+		for line := range strings.Lines(string(b)) {
+			if path, ok := strings.CutPrefix(strings.TrimRight(line, "\n"), "0::/"); ok {
+				return cgroup.Open([]cgroup.Path{{Dir: "/sys/fs/cgroup/" + path}})
+			}
+		}
 	}
-	if path == "/" {
-		return g, nil
-	}
-	return g.Sub(controllers, path)
+	return cgroupOf(st)
 }

@@ -92,7 +92,7 @@ type ExecOptions struct {
 	PidFile       string
 	PidfdSocket   string
 	PreserveFDs   int
-	Cgroup        string // below the container's
+	Cgroup        []string // each [CONTROLLER,…:]PATH below the container's; empty: the container's or init's own
 	IgnorePaused  bool
 	Detach        bool // Exec only
 

@@ -68,6 +68,15 @@ func (c *Cgroup) Sub(controllers, path string) (*Cgroup, error) {
 			return nil, fmt.Errorf("cgroup %q must stay below the container's", path)
 		}
 	}
+	for name := range strings.SplitSeq(controllers, ",") {
+		known := controllers == ""
+		for _, p := range c.paths {
+			known = known || has(p.Controller, name)
+		}
+		if !known {
+			return nil, fmt.Errorf("cgroup %s:%s: unknown controller %q", controllers, path, name)
+		}
+	}
 	s := &Cgroup{paths: make([]Path, 0, len(c.paths))}
 	for _, p := range c.paths {
 		if controllers == "" || p.Controller != "" && hasAny(p.Controller, controllers) {
