@@ -4,6 +4,9 @@
 package main
 
 import (
+	"io"
+	"log"
+
 	"github.com/spf13/cobra"
 
 	"github.com/ctr-tools/ctr/pkg/cli"
@@ -13,6 +16,7 @@ func main() { cli.Main(command) }
 
 func command() *cobra.Command {
 	root := cli.Command("ctr-fetch", "images in: registry or archive to image layout, layout to bundle")
+	log.SetOutput(io.Discard) // net/http's: text of servers, in no form of ours
 	fetchFlags(root)
 	cli.Verbs(root,
 		cli.Verb{Name: "unpack", New: unpackVerb},

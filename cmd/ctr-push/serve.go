@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log"
 	"net"
 	"net/http"
 	"strconv"
@@ -59,14 +60,14 @@ func serve() *cobra.Command {
 		if _, err := fmt.Fprintf(c.OutOrStdout(), "http://%s\n", addr); err != nil {
 			return err
 		}
-		return run(c.Context(), ln, handler)
+		return run(c.Context(), ln, handler, log.New(c.ErrOrStderr(), "ctr-push: ", 0))
 	}
 	return c
 }
 
 // run serves until the context ends, which is how one ends a server: it is no failure.
-func run(ctx context.Context, ln net.Listener, h http.Handler) error {
-	s := &http.Server{Handler: h, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
+func run(ctx context.Context, ln net.Listener, h http.Handler, l *log.Logger) error {
+	s := &http.Server{Handler: h, ErrorLog: l, ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 64 << 10}
 	failed := make(chan error, 1)
 	go func() { failed <- s.Serve(ln) }()
 	select {

@@ -14,6 +14,8 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -224,6 +226,36 @@ func TestHostileRegistry(t *testing.T) {
 		}
 		t.Log(err)
 		s.Close()
+	}
+}
+
+// A server that gives a byte a second is not waited for.
+func TestTrickle(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, w := io.Pipe()
+		go func() {
+			for {
+				if _, err := w.Write([]byte{0}); err != nil {
+					return
+				}
+				time.Sleep(time.Second)
+			}
+		}()
+		if n, err := io.Copy(io.Discard, watch(r)); !errors.Is(err, errStalled) {
+			t.Errorf("%d bytes, %v", n, err)
+		}
+		time.Sleep(2 * time.Second) // the writer ends
+	})
+}
+
+// What a server calls a tag is printed: it has to be one.
+func TestTagsAreTags(t *testing.T) {
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		io.WriteString(w, `{"tags":["1","\u001b[31m"]}`)
+	}))
+	defer s.Close()
+	if err := repository(t, s, static{}).Tags(t.Context(), func(string) error { return nil }); err == nil || strings.Contains(err.Error(), "\x1b") {
+		t.Errorf("got %v", err)
 	}
 }
 

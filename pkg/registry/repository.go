@@ -360,6 +360,9 @@ func (r *Repository) Tags(ctx context.Context, visit func(tag string) error) err
 			return r.fail("list tags", err)
 		}
 		for _, t := range page.Tags {
+			if !validTag.MatchString(t) { // it goes to terminals and into command lines
+				return r.fail("list tags", fmt.Errorf("found %q, want a tag", t))
+			}
 			if err := visit(t); err != nil {
 				return err
 			}

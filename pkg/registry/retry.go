@@ -96,16 +96,20 @@ func Sleep(ctx context.Context, d time.Duration) error {
 	}
 }
 
-// errStalled is the end of a body from which nothing came for a while.
-var errStalled = errors.New("nothing received for a minute")
+// errStalled is the end of a body from which nothing, or next to nothing, came for a while.
+var errStalled = errors.New("less than 4 KiB received in a minute")
 
-const stall = time.Minute
+const (
+	stall   = time.Minute
+	trickle = 4 << 10 // bytes that a body must give in that time
+)
 
-// stalling closes a body from which nothing comes.
+// stalling closes a body from which too little comes.
 type stalling struct {
 	body    io.ReadCloser
 	timer   *time.Timer
 	stalled chan struct{}
+	got     int // since the timer began
 }
 
 func watch(body io.ReadCloser) io.ReadCloser {
@@ -123,7 +127,8 @@ func (s *stalling) Read(p []byte) (int, error) {
 		default:
 		}
 	}
-	if n > 0 && s.timer.Stop() {
+	if s.got += n; s.got >= trickle && s.timer.Stop() {
+		s.got = 0
 		s.timer.Reset(stall)
 	}
 	return n, err

@@ -44,8 +44,11 @@ type resumer interface {
 	FetchAt(ctx context.Context, d ocispec.Descriptor, offset int64) (io.ReadCloser, int64, error)
 }
 
-// attempts that bring nothing end a fetch.
-const attempts = 5
+// attempts that bring less than progressBytes each end a fetch.
+const (
+	attempts      = 5
+	progressBytes = 64 << 10
+)
 
 // Pull gets a blob, resuming what an earlier run, or an earlier connection, has brought.
 func (t *layoutEnd) Pull(ctx context.Context, src Source, d ocispec.Descriptor, wrap func(int64, io.Reader) io.Reader) error {
@@ -76,7 +79,7 @@ func (t *layoutEnd) Pull(ctx context.Context, src Source, d ocispec.Descriptor, 
 			}
 			return side("source", err)
 		}
-		moved := p.Offset() > before
+		moved := p.Offset()-before >= progressBytes
 		if errors.Is(err, layout.ErrDigestMismatch) {
 			p.Restart() // the file is closed next; what it holds is of no use
 		}
