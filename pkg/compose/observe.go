@@ -38,6 +38,7 @@ type Found struct {
 	Health      string    `json:"health,omitempty"`
 	PID         int       `json:"pid,omitempty"`
 	Restarts    int       `json:"restarts,omitempty"`
+	Lost        bool      `json:"lost,omitempty"` // it runs, and its supervisor was killed
 	Exit        *Exit     `json:"exit,omitempty"`
 	Created     time.Time `json:"created"`
 	Args        []string  `json:"args,omitempty"`
@@ -111,6 +112,7 @@ func ObserveContainers(ctx context.Context, root, name string) ([]Found, error) 
 		f := readBundle(root, name, id)
 		if s, ok := states[id]; ok && sameDir(s.Bundle, project.BundleDir(root, name, id)) {
 			f.Status, f.Health, f.PID, f.Restarts, f.Exit, f.Created = s.Status, s.Health, s.PID, s.Restarts, s.Exit, s.Created
+			f.Lost = s.SupervisorLost
 		}
 		found = append(found, f)
 	}
@@ -164,7 +166,10 @@ type state struct {
 	Created  time.Time
 	Restarts int
 	Health   string
-	Exit     *Exit
+
+	SupervisorLost bool
+
+	Exit *Exit
 }
 
 func containerStates(ctx context.Context) (map[string]state, error) {

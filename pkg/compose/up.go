@@ -145,12 +145,11 @@ func (u *upPlan) service(s *Service) {
 		why := u.reason(s, c, f)
 		first := len(u.Steps)
 		switch {
-		case why == "":
-			if !u.mustRestart(s) {
-				continue
-			}
+		case why == "" && !u.mustRestart(s), why == whyLost && u.o.NoStart:
+			continue
+		case why == "" || why == whyLost:
 			u.again[s.Name] = true
-			why = "a service it depends on is started again"
+			why = or(why, "a service it depends on is started again")
 			after = u.chain(nil, Step{Argv: u.stop(c.ID), About: c.ID, Waits: true},
 				Step{Argv: []string{"ctr-run", "delete", "--force", c.ID}, About: c.ID})
 		case f != nil && f.Broken == "" && why == whyStopped && u.o.NoStart:
@@ -185,7 +184,10 @@ func (u *upPlan) service(s *Service) {
 	}
 }
 
-const whyStopped = "is not running"
+const (
+	whyStopped = "is not running"
+	whyLost    = "its supervisor was killed" // it runs without restarts, health checks and log
+)
 
 // reason says why a container has to be touched; empty if it is as it should be.
 func (u *upPlan) reason(s *Service, c *Container, f *Found) string {
@@ -207,6 +209,9 @@ func (u *upPlan) reason(s *Service, c *Container, f *Found) string {
 	}
 	if !f.Running() && !u.completed(s, f) {
 		return whyStopped
+	}
+	if f.Lost && f.Running() {
+		return whyLost
 	}
 	return ""
 }

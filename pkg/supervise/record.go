@@ -176,6 +176,7 @@ func (r *Record) initAlive() bool { return r.InitPid > 0 && startTime(r.InitPid)
 type Fields struct {
 	Supervised bool   `json:"supervised"`
 	Restarts   int    `json:"restarts"`
+	Lost       bool   `json:"supervisorLost,omitempty"` // the supervisor was killed, and the container runs
 	Health     string `json:"health,omitempty"`
 	Exit       *Exit  `json:"exit,omitempty"`
 }
@@ -203,6 +204,9 @@ func Merge(root, id, seen string) (f Fields, status string, r *Record, err error
 		f.Exit = nil
 		if seen == "paused" {
 			status = seen
+		}
+		if f.Lost = !alive; f.Lost {
+			return f, status, r, nil // nobody checks its health
 		}
 		if h, err := LoadHealth(root, id); err == nil {
 			f.Health = h.Status

@@ -386,7 +386,7 @@ func TestSupervisorKilled(t *testing.T) {
 	})
 	time.Sleep(200 * time.Millisecond) // it writes meanwhile
 	f, status, _, err := Merge(p.root, c.ID, "running")
-	if err != nil || status != StatusRunning || !f.Supervised || !r.initAlive() {
+	if err != nil || status != StatusRunning || !f.Supervised || !f.Lost || !r.initAlive() {
 		t.Errorf("%+v %s %v", f, status, err)
 	}
 	p.check(Stop(t.Context(), p.root, c.ID, 0, nil))
