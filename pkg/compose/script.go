@@ -37,7 +37,7 @@ func (p *Plan) Script() string {
 		for i, w := range s.Argv {
 			words[i] = scriptWord(dir, w)
 		}
-		line := wrap(words)
+		line := p.unlessDone(s) + wrap(words)
 		switch {
 		case s.Want != "":
 			fmt.Fprintf(&b, "got=$(%s)\n[ \"$got\" = %s ] || { echo %s\" exited with status $got\" >&2; exit 1; }\n",
@@ -61,6 +61,19 @@ func (p *Plan) Script() string {
 		}
 	}
 	return b.String()
+}
+
+// unlessDone is what stands before a step that fails where it was done: a script that stopped half-way is run again.
+func (p *Plan) unlessDone(s Step) string {
+	dir := project.Dir(p.Root, p.Project)
+	switch {
+	case len(s.Argv) < 2 || s.Want != "":
+	case s.Argv[0] == "ctr-fetch" && s.Argv[1] == "unpack":
+		return "[ -e " + scriptWord(dir, project.BundleDir(p.Root, p.Project, s.About)) + "/config.json ] ||\n"
+	case s.Argv[0] == "ctr-run" && s.Argv[1] == "supervise":
+		return "ctr-run state " + toolkit.QuoteWord(s.About) + " >/dev/null 2>&1 ||\n"
+	}
+	return ""
 }
 
 // quietInScript says whether the command's answer on stdout is of no use to whoever runs the script.

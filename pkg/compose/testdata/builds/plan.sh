@@ -13,6 +13,7 @@ ctr-build --tag docker.io/library/builds-app:latest --tag registry.example/app:1
 	--file /src/app/docker/Dockerfile --target final --build-arg 'VERSION=1.2 beta' /src/app >/dev/null
 
 # builds-app-1: is not there
+[ -e "$project"/builds-app-1/config.json ] ||
 ctr-fetch unpack --hostname builds-app-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 --annotation com.docker.compose.oneoff=False \
 	--annotation com.docker.compose.project.config_files=/src/compose.yaml \
@@ -22,6 +23,7 @@ ctr-fetch unpack --hostname builds-app-1 --annotation com.docker.compose.config-
 	docker.io/library/builds-app:latest "$project"/builds-app-1
 ctr-net attach --hostname builds-app-1 --alias app --alias builds-app-1 "$project"/builds-app-1 \
 	builds_default
+ctr-run state builds-app-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/builds-app-1 builds-app-1 >/dev/null
 
 # image registry.example/tool:latest
@@ -31,6 +33,7 @@ COPY tool /
 EOF
 
 # builds-tool-1: is not there
+[ -e "$project"/builds-tool-1/config.json ] ||
 ctr-fetch unpack --hostname builds-tool-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 --annotation com.docker.compose.oneoff=False \
 	--annotation com.docker.compose.project.config_files=/src/compose.yaml \
@@ -40,9 +43,11 @@ ctr-fetch unpack --hostname builds-tool-1 --annotation com.docker.compose.config
 	"$project"/builds-tool-1
 ctr-net attach --hostname builds-tool-1 --alias tool --alias builds-tool-1 "$project"/builds-tool-1 \
 	builds_default
+ctr-run state builds-tool-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/builds-tool-1 builds-tool-1 >/dev/null
 
 # builds-twin-1: is not there
+[ -e "$project"/builds-twin-1/config.json ] ||
 ctr-fetch unpack --hostname builds-twin-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 --annotation com.docker.compose.oneoff=False \
 	--annotation com.docker.compose.project.config_files=/src/compose.yaml \
@@ -52,4 +57,5 @@ ctr-fetch unpack --hostname builds-twin-1 --annotation com.docker.compose.config
 	"$project"/builds-twin-1
 ctr-net attach --hostname builds-twin-1 --alias twin --alias builds-twin-1 "$project"/builds-twin-1 \
 	builds_default
+ctr-run state builds-twin-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/builds-twin-1 builds-twin-1 >/dev/null

@@ -21,6 +21,7 @@ ctr-vol create --label com.docker.compose.project=everything --label com.docker.
 	--label com.docker.volume.anonymous= the-one_fd1bd2f82adc >/dev/null
 
 # the-one: is not there
+[ -e "$project"/the-one/config.json ] ||
 ctr-fetch unpack --platform linux/amd64 --env A=1 --env 'B=two words' --env 'C=line
 break' \
 	--env 'D=from file' --entrypoint '["/bin/sh","-c"]' --user 1000:1000 --workdir /srv \
@@ -58,12 +59,14 @@ ctr-net attach --hostname one.example --alias one --alias the-one --add-host db:
 	--add-host host:host-gateway --dns 192.0.2.1 --publish 80 --publish 9000:9000/udp \
 	--publish 9001:9001/udp --publish '[::1]:8443:443' "$project"/the-one \
 	everything_front:alias=www,ip=10.89.7.5,mac=02:42:ac:11:65:43 own-name
+ctr-run state the-one >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart on-failure:3 --health-cmd '["CMD-SHELL","[ -e /ok ]"]' \
 	--health-interval 1m30s --health-timeout 10s --health-retries 3 --health-start-period 40s \
 	--health-start-interval 5s --stop-signal SIGQUIT --stop-timeout 2 --interactive \
 	--bundle "$project"/the-one the-one >/dev/null
 
 # everything-three-1: is not there
+[ -e "$project"/everything-three-1/config.json ] ||
 ctr-fetch unpack --hostname everything-three-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 --annotation com.docker.compose.oneoff=False \
 	--annotation com.docker.compose.project.config_files=/src/compose.yaml \
@@ -72,9 +75,11 @@ ctr-fetch unpack --hostname everything-three-1 --annotation com.docker.compose.c
 	--annotation dev.ctr.compose.image=docker.io/library/busybox:latest docker.io/library/busybox:latest \
 	"$project"/everything-three-1
 ctr-net attach --hostname everything-three-1 "$project"/everything-three-1 none
+ctr-run state everything-three-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/everything-three-1 everything-three-1 >/dev/null
 
 # everything-two-1: is not there
+[ -e "$project"/everything-two-1/config.json ] ||
 ctr-fetch unpack --hostname everything-two-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 --annotation com.docker.compose.oneoff=False \
 	--annotation com.docker.compose.project.config_files=/src/compose.yaml \
@@ -97,10 +102,12 @@ ctr-fetch unpack --hostname everything-two-1 --annotation com.docker.compose.con
 }
 EOF
 ctr-net attach --hostname everything-two-1 "$project"/everything-two-1 host
+ctr-run state everything-two-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart on-failure:4 --no-healthcheck --bundle "$project"/everything-two-1 \
 	everything-two-1 >/dev/null
 
 # everything-two-2: is not there
+[ -e "$project"/everything-two-2/config.json ] ||
 ctr-fetch unpack --hostname everything-two-2 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=2 --annotation com.docker.compose.oneoff=False \
 	--annotation com.docker.compose.project.config_files=/src/compose.yaml \
@@ -123,5 +130,6 @@ ctr-fetch unpack --hostname everything-two-2 --annotation com.docker.compose.con
 }
 EOF
 ctr-net attach --hostname everything-two-2 "$project"/everything-two-2 host
+ctr-run state everything-two-2 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart on-failure:4 --no-healthcheck --bundle "$project"/everything-two-2 \
 	everything-two-2 >/dev/null

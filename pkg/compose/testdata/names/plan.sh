@@ -12,6 +12,7 @@ ctr-net create --label com.docker.compose.network=default --label com.docker.com
 ctr-fetch docker.io/library/busybox:latest >/dev/null
 
 # names-Web.Two_x-1: is not there
+[ -e "$project"/names-Web.Two_x-1/config.json ] ||
 ctr-fetch unpack --entrypoint '[]' --hostname names-Web.Two_x-1 \
 	--annotation com.docker.compose.config-hash=HASH --annotation com.docker.compose.container-number=1 \
 	--annotation com.docker.compose.oneoff=False \
@@ -22,9 +23,11 @@ ctr-fetch unpack --entrypoint '[]' --hostname names-Web.Two_x-1 \
 	"$project"/names-Web.Two_x-1
 ctr-net attach --hostname names-Web.Two_x-1 --alias Web.Two_x --alias names-Web.Two_x-1 \
 	"$project"/names-Web.Two_x-1 names_default
+ctr-run state names-Web.Two_x-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/names-Web.Two_x-1 names-Web.Two_x-1 >/dev/null
 
 # names-web-1: is not there
+[ -e "$project"/names-web-1/config.json ] ||
 ctr-fetch unpack --env A.B=-n --env EMPTY= --env 'Q=it'\''s' --hostname names-web-1 --annotation 'l=a
 b' \
 	--annotation com.docker.compose.config-hash=HASH --annotation com.docker.compose.container-number=1 \
@@ -45,4 +48,5 @@ EOF
 mkdir -p '/src/a dir/$x'
 ctr-vol attach "$project"/names-web-1 '/src/a dir/$x:/a dir'
 ctr-net attach --hostname names-web-1 --alias web --alias names-web-1 "$project"/names-web-1 names_default
+ctr-run state names-web-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/names-web-1 names-web-1 >/dev/null

@@ -14,6 +14,7 @@ ctr-vol create --label com.docker.compose.project=web --label com.docker.compose
 ctr-fetch docker.io/library/postgres:16 >/dev/null
 
 # web-db-1: is not there
+[ -e "$project"/web-db-1/config.json ] ||
 ctr-fetch unpack --env 'POSTGRES_PASSWORD=it'\''s secret' --hostname web-db-1 \
 	--annotation com.docker.compose.config-hash=HASH --annotation com.docker.compose.container-number=1 \
 	--annotation com.docker.compose.oneoff=False \
@@ -24,6 +25,7 @@ ctr-fetch unpack --env 'POSTGRES_PASSWORD=it'\''s secret' --hostname web-db-1 \
 	"$project"/web-db-1
 ctr-vol attach "$project"/web-db-1 web_data:/var/lib/postgresql/data
 ctr-net attach --hostname web-db-1 --alias db --alias web-db-1 "$project"/web-db-1 web_default
+ctr-run state web-db-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart unless-stopped --health-cmd '["CMD","pg_isready","-U","postgres"]' \
 	--health-interval 2s --health-retries 5 --bundle "$project"/web-db-1 web-db-1 >/dev/null
 
@@ -31,6 +33,7 @@ ctr-run supervise --detach --restart unless-stopped --health-cmd '["CMD","pg_isr
 ctr-fetch example.com/app:1 >/dev/null
 
 # web-migrate-1: is not there
+[ -e "$project"/web-migrate-1/config.json ] ||
 ctr-fetch unpack --hostname web-migrate-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 \
 	--annotation com.docker.compose.depends_on=db:service_healthy:false \
@@ -46,9 +49,11 @@ ctr-net attach --hostname web-migrate-1 --alias migrate --alias web-migrate-1 "$
 ctr-run wait --condition healthy web-db-1 >/dev/null
 
 # web-migrate-1
+ctr-run state web-migrate-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/web-migrate-1 web-migrate-1 >/dev/null
 
 # web-web-1: is not there
+[ -e "$project"/web-web-1/config.json ] ||
 ctr-fetch unpack --hostname web-web-1 --annotation com.docker.compose.config-hash=HASH \
 	--annotation com.docker.compose.container-number=1 \
 	--annotation com.docker.compose.depends_on=db:service_healthy:false,migrate:service_completed_successfully:false \
@@ -66,4 +71,5 @@ got=$(ctr-run wait web-migrate-1)
 [ "$got" = 0 ] || { echo web-migrate-1" exited with status $got" >&2; exit 1; }
 
 # web-web-1
+ctr-run state web-web-1 >/dev/null 2>&1 ||
 ctr-run supervise --detach --restart no --bundle "$project"/web-web-1 web-web-1 >/dev/null
