@@ -168,7 +168,7 @@ func start(ctx context.Context, o Options) (*builder, error) {
 	if b.Root == "" {
 		b.Root = place.Root()
 	}
-	if err := os.MkdirAll(place.Build(b.Root), 0o700); err != nil {
+	if err := place.Private(place.Build(b.Root)); err != nil {
 		return nil, err
 	}
 	var err error

@@ -3,6 +3,8 @@
 package build
 
 import (
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"time"
@@ -36,7 +38,14 @@ func Prune(o PruneOptions) (p Pruned, err error) {
 	if o.Runtime == "" {
 		o.Runtime = "ctr-run"
 	}
-	if err := sweep(o.Root, exec.Runtime{Name: o.Runtime, Dir: runtimeDir(o.Root, o.Run)}); err != nil {
+	dir, err := runtimeDir(o.Root, o.Run)
+	if errors.Is(err, fs.ErrNotExist) {
+		return p, nil
+	}
+	if err != nil {
+		return p, err
+	}
+	if err := sweep(o.Root, exec.Runtime{Name: o.Runtime, Dir: dir}); err != nil {
 		return p, err
 	}
 	before := time.Now().Add(-o.OlderThan)

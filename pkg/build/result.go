@@ -29,7 +29,7 @@ func parseTargets(o Options) (t targets, err error) {
 	for _, n := range o.Names {
 		full, err := image.Normalize(n)
 		if err != nil {
-			return t, fault.As(fault.ErrUsage, fmt.Errorf("-t %s: %w", n, err))
+			return t, fault.As(fault.ErrUsage, fmt.Errorf("-t: %w", err))
 		}
 		t.names = append(t.names, full)
 	}

@@ -5,10 +5,11 @@ package build
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 
-	"github.com/opencontainers/go-digest"
+	"golang.org/x/sys/unix"
 
 	"github.com/ctr-tools/ctr/pkg/atomicfile"
 	"github.com/ctr-tools/ctr/pkg/build/internal/exec"
@@ -22,8 +23,7 @@ func mountsDir(root string) string { return filepath.Join(place.Build(root), "mo
 func tempDir(root string) string   { return filepath.Join(place.Build(root), "tmp") }    // sessions
 func failedDir(root string) string { return filepath.Join(place.Build(root), "failed") } // --keep-failed
 
-// roots are the two directories of a build, without links: names of containers are made of paths, and bundles
-// hold them.
+// roots are the two directories of a build, absolute: bundles hold them.
 func roots(root, run string) (string, string, error) {
 	if root == "" {
 		root = place.Root()
@@ -31,24 +31,22 @@ func roots(root, run string) (string, string, error) {
 	if run == "" {
 		run = place.Run()
 	}
-	for _, p := range []*string{&root, &run} {
-		abs, err := filepath.Abs(*p)
-		if err != nil {
-			return "", "", err
-		}
-		if *p = abs; p == &root {
-			if real, err := filepath.EvalSymlinks(abs); err == nil { // else there is nothing to prune
-				*p = real
-			}
-		}
+	root, err := filepath.Abs(root)
+	if err != nil {
+		return "", "", err
 	}
-	return root, run, nil
+	run, err = filepath.Abs(run)
+	return root, run, err
 }
 
-// runtimeDir is the runtime's directory for builds of this root: builds of another root that share run are not
-// ours to sweep.
-func runtimeDir(root, run string) string {
-	return filepath.Join(run, "build", digest.FromString(root).Encoded()[:16])
+// runtimeDir is the runtime's directory for builds of this root, by whatever name it was called: builds of
+// another root that share run are not ours to sweep.
+func runtimeDir(root, run string) (string, error) {
+	var st unix.Stat_t
+	if err := unix.Stat(root, &st); err != nil {
+		return "", &os.PathError{Op: "stat", Path: root, Err: err}
+	}
+	return filepath.Join(run, "build", fmt.Sprintf("%x-%x", st.Dev, st.Ino)), nil
 }
 
 // keptMark is the file in the directory of a failed step that is kept: without it and a lock, a killed build

@@ -9,6 +9,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"sync"
 
 	"github.com/opencontainers/go-digest"
@@ -39,8 +40,14 @@ type worker struct {
 
 // worker makes the session of the build and removes what dead builds left.
 func (b *builder) worker(w *layout.Writer) (*worker, error) {
-	k := &worker{b: b, w: w, blobs: map[digest.Digest]*layout.Layout{},
-		runtime: exec.Runtime{Name: b.Runtime, Dir: runtimeDir(b.Root, b.Run)}}
+	dir, err := runtimeDir(b.Root, b.Run)
+	if err != nil {
+		return nil, err
+	}
+	k := &worker{b: b, w: w, blobs: map[digest.Digest]*layout.Layout{}, runtime: exec.Runtime{Name: b.Runtime, Dir: dir}}
+	if err := place.Private(filepath.Join(b.Run, "build")); err != nil {
+		return nil, err
+	}
 	if err := sweep(b.Root, k.runtime); err != nil {
 		return nil, fmt.Errorf("remove what a killed build left: %w", err)
 	}

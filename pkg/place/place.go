@@ -5,9 +5,12 @@
 package place
 
 import (
+	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
+	"syscall"
 )
 
 // Root is the directory of what lasts: $CTR_ROOT, else /var/lib/ctr, for users other than root
@@ -77,3 +80,24 @@ func CNICache(run string) string { return filepath.Join(run, "cni") }
 
 // Layers holds the mounts of layer images, one for each layer and boot.
 func Layers(run string) string { return filepath.Join(run, "layers") }
+
+// Private makes the directory dir, for its owner only, where it is missing. One that somebody else owns or
+// can write to is refused (fs.ErrPermission): what lies in it would be run, or deleted, with our rights.
+func Private(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return err
+	}
+	for _, stat := range []func(string) (fs.FileInfo, error){os.Lstat, os.Stat} {
+		st, err := stat(dir)
+		if err != nil {
+			return err
+		}
+		if uid := st.Sys().(*syscall.Stat_t).Uid; int(uid) != os.Geteuid() {
+			return fmt.Errorf("%s: owned by user %d, want %d: %w", dir, uid, os.Geteuid(), fs.ErrPermission)
+		}
+		if st.IsDir() && st.Mode()&0o022 != 0 {
+			return fmt.Errorf("%s: mode %#o lets others write, want 0700: %w", dir, st.Mode().Perm(), fs.ErrPermission)
+		}
+	}
+	return nil
+}

@@ -39,6 +39,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ctr-tools/ctr/pkg/atomicfile"
+	"github.com/ctr-tools/ctr/pkg/place"
 )
 
 // Names in the store and in an entry.
@@ -63,7 +64,7 @@ func Open(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := os.MkdirAll(abs, 0o700); err != nil {
+	if err := place.Private(abs); err != nil {
 		return nil, err
 	}
 	for _, n := range []string{lockFile, repairFile} {

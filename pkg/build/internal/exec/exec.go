@@ -65,8 +65,11 @@ func (s *Scratch) Path(name string) string { return filepath.Join(s.dir, name) }
 // directory.
 func (s *Scratch) ContainerID() string { return ContainerID(s.dir) }
 
-// ContainerID is Scratch.ContainerID for a directory's path.
-func ContainerID(dir string) string { return "build-" + digest.FromString(dir).Encoded()[:16] }
+// ContainerID is Scratch.ContainerID for a directory's path. The last two parts are random; those before them
+// have other names for whoever comes through a link.
+func ContainerID(dir string) string {
+	return "build-" + digest.FromString(filepath.Join(filepath.Base(filepath.Dir(dir)), filepath.Base(dir))).Encoded()[:16]
+}
 
 // Remove removes the directory with all that is left in it.
 func (s *Scratch) Remove() error { return removeTree(s.dir) }
