@@ -98,7 +98,8 @@ func seekable(ctx context.Context, path string, stdin io.Reader) (*os.File, erro
 		defer f.Close()
 		in = io.MultiReader(bytes.NewReader(magic[:n]), f)
 	}
-	plain, err := decompress(in)
+	read := &counter{r: in}
+	plain, err := decompress(read)
 	if err != nil {
 		return nil, fmt.Errorf("archive %s: %w", path, err)
 	}
@@ -111,7 +112,7 @@ func seekable(ctx context.Context, path string, stdin io.Reader) (*os.File, erro
 		tmp.Close()
 		return nil, err
 	}
-	if _, err = io.Copy(tmp, ctxReader{ctx, plain}); err == nil {
+	if err = spool(ctx, tmp, plain, read); err == nil {
 		_, err = tmp.Seek(0, io.SeekStart)
 	}
 	if err != nil {
@@ -119,6 +120,49 @@ func seekable(ctx context.Context, path string, stdin io.Reader) (*os.File, erro
 		return nil, fmt.Errorf("archive %s: %w", path, err)
 	}
 	return tmp, nil
+}
+
+// Bounds of what is spooled. Images are compressed already, or shrink to a tenth.
+const (
+	maxSpoolRatio = 1000
+	spoolAnyway   = 1 << 30 // bytes
+)
+
+// spool copies plain, which is made of what is read from in, as long as it looks like an archive.
+func spool(ctx context.Context, to io.Writer, plain io.Reader, in *counter) error {
+	var head [512]byte
+	n, err := io.ReadFull(plain, head[:])
+	if err != nil && err != io.ErrUnexpectedEOF && err != io.EOF {
+		return err
+	}
+	if _, err := tar.NewReader(bytes.NewReader(head[:n])).Next(); n > 0 && head == [512]byte{} || errors.Is(err, tar.ErrHeader) {
+		return tar.ErrHeader
+	}
+	out := &counter{r: io.MultiReader(bytes.NewReader(head[:n]), plain)}
+	for {
+		_, err := io.CopyN(to, ctxReader{ctx, out}, 16<<20)
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if out.n > spoolAnyway && out.n/in.n > maxSpoolRatio {
+			return fmt.Errorf("%d bytes inflate to more than %d times as many", in.n, maxSpoolRatio)
+		}
+	}
+}
+
+// counter counts what is read.
+type counter struct {
+	r io.Reader
+	n int64
+}
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	c.n += int64(n)
+	return n, err
 }
 
 type ctxReader struct {

@@ -392,3 +392,21 @@ func TestOpenOperand(t *testing.T) {
 		}
 	}
 }
+
+// A stream without an end that is no archive is not spooled.
+func TestEndlessStream(t *testing.T) {
+	for what, endless := range map[string]io.Reader{"zeros": repeat(0), "noise": repeat('x')} {
+		if _, err := transfer.OpenArchive(t.Context(), "-", endless); err == nil {
+			t.Errorf("%s: no error", what)
+		}
+	}
+}
+
+type repeat byte
+
+func (r repeat) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = byte(r)
+	}
+	return len(p), nil
+}
