@@ -58,12 +58,12 @@ func ps(t *tool) *cobra.Command {
 			if ref, err := image.ParseReference(name); err == nil {
 				name = ref.Familiar()
 			}
-			rows = append(rows, []string{r.Name, name, shorten(r.Command), r.Service, r.Status, r.Ports()})
+			rows = append(rows, []string{r.Name, name, shorten(r.Command), r.Service, r.RunningFor, r.Status, r.Ports()})
 		}
 		if *format == "json" || onlyServices || cli.Quiet(c) {
 			return nil
 		}
-		return cli.Table(c.OutOrStdout(), []string{"NAME", "IMAGE", "COMMAND", "SERVICE", "STATUS", "PORTS"}, rows)
+		return cli.Table(c.OutOrStdout(), []string{"NAME", "IMAGE", "COMMAND", "SERVICE", "CREATED", "STATUS", "PORTS"}, rows)
 	})
 	return c
 }

@@ -144,3 +144,15 @@ func TestWhereIs(t *testing.T) {
 		t.Errorf("got %q for what is not there", got)
 	}
 }
+
+func TestAgo(t *testing.T) {
+	for d, want := range map[time.Duration]string{
+		0: "Less than a second", time.Second: "1 second", 59 * time.Second: "59 seconds", time.Minute: "About a minute",
+		2 * time.Minute: "2 minutes", time.Hour: "About an hour", 47 * time.Hour: "47 hours", 72 * time.Hour: "3 days",
+		21 * 24 * time.Hour: "3 weeks", 90 * 24 * time.Hour: "3 months", 3 * 365 * 24 * time.Hour: "3 years",
+	} {
+		if got := ago(d); got != want {
+			t.Errorf("%v: %s, want %s", d, got, want)
+		}
+	}
+}

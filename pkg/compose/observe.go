@@ -41,6 +41,7 @@ type Found struct {
 	Lost        bool      `json:"lost,omitempty"` // it runs, and its supervisor was killed
 	Exit        *Exit     `json:"exit,omitempty"`
 	Created     time.Time `json:"created"`
+	Started     time.Time `json:"started,omitzero"` // of the run that goes on
 	Args        []string  `json:"args,omitempty"`
 
 	Annotations map[string]string `json:"-"`
@@ -111,8 +112,11 @@ func ObserveContainers(ctx context.Context, root, name string) ([]Found, error) 
 	for _, id := range ids {
 		f := readBundle(root, name, id)
 		if s, ok := states[id]; ok && sameDir(s.Bundle, project.BundleDir(root, name, id)) {
-			f.Status, f.Health, f.PID, f.Restarts, f.Exit, f.Created = s.Status, s.Health, s.PID, s.Restarts, s.Exit, s.Created
-			f.Lost = s.SupervisorLost
+			f.Status, f.Health, f.PID, f.Restarts, f.Exit = s.Status, s.Health, s.PID, s.Restarts, s.Exit
+			if f.Created.IsZero() {
+				f.Created = s.Created
+			}
+			f.Lost, f.Started = s.SupervisorLost, s.StartedAt
 		}
 		found = append(found, f)
 	}
@@ -152,7 +156,7 @@ func readBundle(root, name, id string) Found {
 	if err := b.ReadJSON(bundle.ImageFile, &image); err == nil {
 		f.ImageDigest, f.ImageIndex = image.Digest, image.Index
 	}
-	if st, err := os.Stat(b.Dir()); err == nil && f.Created.IsZero() {
+	if st, err := os.Stat(b.Path(bundle.ImageFile)); err == nil { // written once, when the bundle was made
 		f.Created = st.ModTime()
 	}
 	return f
@@ -167,6 +171,7 @@ type state struct {
 	Restarts int
 	Health   string
 
+	StartedAt      time.Time
 	SupervisorLost bool
 
 	Exit *Exit

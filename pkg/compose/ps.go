@@ -18,6 +18,7 @@ type Row struct {
 	Project    string
 	Service    string
 	CreatedAt  string
+	RunningFor string // since CreatedAt, for people
 	State      string // running, restarting, paused, created, exited
 	Status     string // for people
 	Health     string
@@ -38,7 +39,7 @@ type Publisher struct {
 func NewRow(f *Found, now time.Time) Row {
 	r := Row{
 		ID: f.ID, Name: f.ID, Image: f.Image, Command: strings.Join(f.Args, " "), Project: f.Project, Service: f.Service,
-		CreatedAt: f.Created.UTC().Format(time.RFC3339), Health: f.Health, Labels: f.Annotations, Publishers: []Publisher{},
+		CreatedAt: f.Created.UTC().Format(time.RFC3339), RunningFor: ago(now.Sub(f.Created)) + " ago", Health: f.Health, Labels: f.Annotations, Publishers: []Publisher{},
 	}
 	switch {
 	case f.Broken != "":
@@ -53,8 +54,8 @@ func NewRow(f *Found, now time.Time) Row {
 		r.State, r.Status = "created", "Created"
 	default:
 		since := f.Created
-		if f.Exit != nil && !f.Exit.StartedAt.IsZero() {
-			since = f.Exit.StartedAt
+		if !f.Started.IsZero() {
+			since = f.Started
 		}
 		r.State, r.Status = f.Status, "Up "+ago(now.Sub(since))
 		switch f.Status {
@@ -108,18 +109,30 @@ func publisher(spec string) Publisher {
 	return p
 }
 
+// ago is a duration as Docker writes it.
 func ago(d time.Duration) string {
+	hours := int(d.Hours() + 0.5)
 	switch {
 	case d < time.Second:
-		return "less than a second"
-	case d < 2*time.Minute:
+		return "Less than a second"
+	case d < time.Minute:
 		return plural(int(d.Seconds()), "second")
-	case d < 2*time.Hour:
+	case d < 2*time.Minute:
+		return "About a minute"
+	case d < time.Hour:
 		return plural(int(d.Minutes()), "minute")
-	case d < 48*time.Hour:
-		return plural(int(d.Hours()), "hour")
+	case hours == 1:
+		return "About an hour"
+	case hours < 48:
+		return plural(hours, "hour")
+	case hours < 14*24:
+		return plural(hours/24, "day")
+	case hours < 60*24:
+		return plural(hours/24/7, "week")
+	case hours < 2*365*24:
+		return plural(hours/24/30, "month")
 	}
-	return plural(int(d.Hours()/24), "day")
+	return plural(hours/24/365, "year")
 }
 
 func plural(n int, unit string) string {

@@ -174,11 +174,12 @@ func (r *Record) initAlive() bool { return r.InitPid > 0 && startTime(r.InitPid)
 
 // Fields are what supervision adds to a container in ctr-run list and state.
 type Fields struct {
-	Supervised bool   `json:"supervised"`
-	Restarts   int    `json:"restarts"`
-	Lost       bool   `json:"supervisorLost,omitempty"` // the supervisor was killed, and the container runs
-	Health     string `json:"health,omitempty"`
-	Exit       *Exit  `json:"exit,omitempty"`
+	Supervised bool      `json:"supervised"`
+	StartedAt  time.Time `json:"startedAt,omitzero"` // of the run that goes on
+	Restarts   int       `json:"restarts"`
+	Lost       bool      `json:"supervisorLost,omitempty"` // the supervisor was killed, and the container runs
+	Health     string    `json:"health,omitempty"`
+	Exit       *Exit     `json:"exit,omitempty"`
 }
 
 // Merge returns what supervision adds to the container, and its status given the one that the runtime sees
@@ -201,7 +202,7 @@ func Merge(root, id, seen string) (f Fields, status string, r *Record, err error
 		}
 	}
 	if status == StatusRunning {
-		f.Exit = nil
+		f.Exit, f.StartedAt = nil, r.StartedAt
 		if seen == "paused" {
 			status = seen
 		}
