@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/ctr-tools/ctr/pkg/fault"
+	"github.com/ctr-tools/ctr/pkg/runtime/internal/cgroup"
 	"github.com/ctr-tools/ctr/pkg/runtime/internal/hook"
 	"github.com/ctr-tools/ctr/pkg/state"
 )
@@ -108,7 +109,7 @@ func (r *Runtime) Delete(ctx context.Context, id string, force bool) error {
 	st, err := state.Read(r.root, id)
 	switch {
 	case errors.Is(err, state.ErrCreating):
-		return r.removeUnfinished(id, force)
+		return r.removeUnfinished(ctx, id, force)
 	case force && errors.Is(err, fs.ErrNotExist) && state.CheckID(id) == nil:
 		return nil
 	case err != nil:
@@ -200,9 +201,15 @@ func (r *Runtime) remove(st *state.State, cfg *config) error {
 	return nil
 }
 
-// removeUnfinished removes what a create that died has left, but not while one is at work.
-func (r *Runtime) removeUnfinished(id string, force bool) error {
+// removeUnfinished removes what a create that died has left: directory and cgroups. Init ended with its creator.
+// While a create is at work, or one that was killed is not gone yet, force waits for a while.
+func (r *Runtime) removeUnfinished(ctx context.Context, id string, force bool) error {
+	deadline := time.Now().Add(killPatience)
 	lock, err := lockDir(r.Dir(id))
+	for force && errors.Is(err, fault.ErrBusy) && time.Now().Before(deadline) && ctx.Err() == nil {
+		time.Sleep(5 * time.Millisecond)
+		lock, err = lockDir(r.Dir(id))
+	}
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
@@ -210,8 +217,20 @@ func (r *Runtime) removeUnfinished(id string, force bool) error {
 		return err
 	}
 	defer syscall.Close(lock)
+	if _, err := state.Read(r.root, id); !errors.Is(err, state.ErrCreating) { // it was finished in the meantime, or removed
+		return r.Delete(ctx, id, force)
+	}
 	if !force {
 		return fault.Hint(fmt.Errorf("%s: %w", id, state.ErrCreating), "ctr-run delete --force %s", id)
+	}
+	path, err := os.Readlink(r.Dir(id) + "/" + state.CgroupLink)
+	if err != nil {
+		path = ""
+	}
+	if g, err := cgroup.Find(path, id); err == nil {
+		if err := g.Remove(); err != nil {
+			return err
+		}
 	}
 	return os.RemoveAll(r.Dir(id))
 }

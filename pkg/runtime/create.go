@@ -158,6 +158,11 @@ func (c *creation) prepare(waitForStart bool) (err error) {
 	if c.cgroup, err = cfg.findCgroup(o.ID); err != nil {
 		return err
 	}
+	if path := s.Linux.CgroupsPath; path != "" { // should we be killed before there is a state
+		if err := syscall.Symlink(path, c.dir+"/"+state.CgroupLink); err != nil {
+			return &os.PathError{Op: "symlink", Path: c.dir + "/" + state.CgroupLink, Err: err}
+		}
+	}
 	if err := c.cgroup.Create(s.Linux.Resources); err != nil {
 		return err
 	}

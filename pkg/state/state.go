@@ -31,6 +31,7 @@ const (
 	ConfigFile = "config.json" // the bundle's config.json as it was at create
 	StartFile  = "start"       // socket that the waiting init listens on until start
 	CallsFile  = "calls"       // what the calls of the waiting init are for, by number
+	CgroupLink = "cgroup"      // symbolic link that holds linux.cgroupsPath, if there is one
 )
 
 // A Status is where a container is in its life (runtime-spec, State).
