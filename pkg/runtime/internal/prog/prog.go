@@ -119,6 +119,8 @@ func (s Scratch) Addr(word int) uint64 { return slotAddr(s.first + word) }
 func (s Scratch) Arg(word int) uint64 { return regMark | s.Addr(word) }
 
 // Str puts a string that ends in NUL into the data and returns its address.
+//
+//go:noinline
 func (p *Program) Str(s string) uint64 {
 	p.pieces = append(p.pieces, piece{uint32(len(p.data)), 's'})
 	at := dataBase + uint64(len(p.data))
@@ -147,6 +149,8 @@ func (p *Program) Bytes(b []byte) uint64 {
 }
 
 // Words puts 64-bit words into the data: most structures of system calls are made of them.
+//
+//go:noinline
 func (p *Program) Words(words ...uint64) uint64 {
 	at := p.align('w')
 	for _, w := range words {
@@ -164,7 +168,8 @@ func (p *Program) Pointers(list []string) uint64 {
 	return p.Words(words...)
 }
 
-// A Ref is an op that was just written, to say more about it.
+// A Ref is an op that was just written, to say more about it. Its methods and Program's are called from hundreds of
+// places, once each: inlined, they would only make ctr-run larger, by 80 kB.
 type Ref struct {
 	p *Program
 	n int32
@@ -189,15 +194,21 @@ func (p *Program) Do(verb, object string, number uintptr, args ...uint64) Ref {
 func (o Ref) op() *op { return &o.p.ops[o.n] }
 
 // Into stores the result in a register.
+//
+//go:noinline
 func (o Ref) Into(r Reg) Ref { o.op().result = uint16(initasm.SlotsAt/8 + int(r)); return o }
 
 // IntoScratch stores the result in a scratch word.
+//
+//go:noinline
 func (o Ref) IntoScratch(s Scratch, word int) Ref {
 	o.op().result = uint16(initasm.SlotsAt/8 + s.first + word)
 	return o
 }
 
 // Ignore lets the program go on after these errors, at most four.
+//
+//go:noinline
 func (o Ref) Ignore(errnos ...syscall.Errno) Ref {
 	x := o.op()
 	for _, e := range errnos {
@@ -220,6 +231,8 @@ func (o Ref) Again() Ref { o.op().err = 0; return o }
 type Label int32
 
 // NewLabel makes a label; Here says where it is.
+//
+//go:noinline
 func (p *Program) NewLabel() Label {
 	p.labels = append(p.labels, -1)
 	return Label(len(p.labels) - 1)
@@ -235,9 +248,13 @@ func (o Ref) OK(l Label) Ref {
 }
 
 // Zero jumps after a result of zero.
+//
+//go:noinline
 func (o Ref) Zero(l Label) Ref { o.p.jumps = append(o.p.jumps, jump{o.n, 'z', l}); return o }
 
 // Err jumps after an ignored error.
+//
+//go:noinline
 func (o Ref) Err(l Label) Ref { o.p.jumps = append(o.p.jumps, jump{o.n, 'e', l}); return o }
 
 // Index is the op's number, as reports name it.
