@@ -9,6 +9,7 @@ import (
 
 	"github.com/ctr-tools/ctr/pkg/compose"
 	"github.com/ctr-tools/ctr/pkg/place"
+	"github.com/ctr-tools/ctr/pkg/project"
 )
 
 // life makes a verb that observes, plans and executes under the project's lock, for the services named or all.
@@ -37,6 +38,7 @@ func (t *tool) life(c *cobra.Command, o *compose.LifeOptions, make func(want *co
 				return err
 			}
 			defer l.Unlock()
+			defer project.RemoveEmpty(*t.root, want.Project)
 		}
 		have, err := compose.Observe(ctx, *t.root, want.Project)
 		if err != nil {

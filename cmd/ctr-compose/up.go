@@ -14,6 +14,7 @@ import (
 	"github.com/ctr-tools/ctr/pkg/compose"
 	"github.com/ctr-tools/ctr/pkg/fault"
 	"github.com/ctr-tools/ctr/pkg/place"
+	"github.com/ctr-tools/ctr/pkg/project"
 )
 
 // upFlags are those that change the plan; up and plan share them.
@@ -137,6 +138,7 @@ func (t *tool) up(ctx context.Context, c *cobra.Command, want *compose.Desired, 
 		return err
 	}
 	defer l.Unlock()
+	defer project.RemoveEmpty(*t.root, want.Project) // where it failed at the first step
 	have, err := compose.Observe(ctx, *t.root, want.Project)
 	if err != nil {
 		return err
