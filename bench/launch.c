@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
-// launch ROUNDS WARMUP [--label L --prepare P --run C --after A]…: runs the commands in turn, A B C A B C …, and prints
+// launch ROUNDS WARMUP [--label L --prepare P --run C --after A]…: runs the commands in turn, A B C C B A …, and prints
 // one line for each run: label, wall µs, CPU µs (user and system, with reaped children), peak KiB, status.
 // It is C because a child starts as its launcher's copy: its peak memory would be at least the launcher's.
 #define _GNU_SOURCE
@@ -58,7 +58,8 @@ int main(int argc, char **argv) {
 	posix_spawn_file_actions_addopen(&fa, 0, "/dev/null", O_RDONLY, 0);
 	posix_spawn_file_actions_addopen(&fa, 1, "/dev/null", O_WRONLY, 0);
 	for (int r = -warmup; r < rounds; r++)
-		for (int i = 0; i < n; i++) {
+		for (int k = 0; k < n; k++) {
+			int i = r & 1 ? n - 1 - k : k; // forth and back: nobody always follows the same one
 			shell(list[i].prepare);
 			pid_t pid;
 			int status;
