@@ -413,8 +413,10 @@ func (c *config) mapIDs(l *launch) error {
 		}
 		return runMapHelper(helper, l.pid, list)
 	}
-	if c.facts.Rootless {
-		if err := writeFile(proc+"/setgroups", "deny"); err != nil && len(c.spec.Linux.GIDMappings) == 1 {
+	if c.facts.Rootless && len(c.spec.Linux.GIDMappings) == 1 {
+		// What user_namespaces(7) wants from who maps but the own group. With newgidmap the container may change its
+		// groups, and has to: it would keep ours.
+		if err := writeFile(proc+"/setgroups", "deny"); err != nil {
 			return err
 		}
 	}
