@@ -63,10 +63,14 @@ func (c *compiler) capabilities() (s capabilitySets) {
 		return bits
 	}
 	s = capabilitySets{set(p.Bounding), set(p.Effective), set(p.Permitted), set(p.Inheritable), set(p.Ambient)}
+	var names []string
 	for n := 0; n <= c.facts.LastCap; n++ {
 		if s.ambient&^(s.permitted&s.inheritable)&(1<<n) != 0 {
-			c.warnings = append(c.warnings, "process.capabilities.ambient: can't raise ambient capability "+CapName(n)+": want it permitted and inheritable, too")
+			names = append(names, CapName(n))
 		}
+	}
+	if len(names) > 0 { // one line: runc's own config.json of old asks for three
+		c.warnings = append(c.warnings, "process.capabilities.ambient: can't raise ambient capability "+strings.Join(names, ", ")+": want it permitted and inheritable, too")
 	}
 	return s
 }
