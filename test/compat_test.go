@@ -179,21 +179,8 @@ mounts >"$D/mounts"
 trap 'p rm -a -f -t 0 >/dev/null; p unmount -a >/dev/null; umount "$D/p/root/vfs" 2>/dev/null; umount "$D/p/run/netns" 2>/dev/null
 	mounts | diff "$D/mounts" - | sed "s/^/left: /"' EXIT
 `)
-	before := cgroups("libpod")
+	h.sweepPodman()
 	out, stderr, status := h.try("env", "R="+runtime(h.t), "unshare", "-nm", "sh", "-c", ". ./lib.sh\n"+script)
-	// Podman keeps the cgroup above its containers for itself.
-	clitest.Eventually(h.t, func() error {
-		for _, d := range strings.Fields(cgroups("libpod_parent")) {
-			if !strings.Contains(before, d) {
-				os.Remove(d + "/conmon")
-				os.Remove(d)
-			}
-		}
-		if after := cgroups("libpod"); len(strings.Fields(after)) > len(strings.Fields(before)) {
-			return &os.PathError{Op: "left", Path: after, Err: os.ErrExist}
-		}
-		return nil
-	})
 	if status != 0 {
 		h.t.Errorf("exit status %d\n%s", status, stderr)
 	}
@@ -201,6 +188,26 @@ trap 'p rm -a -f -t 0 >/dev/null; p unmount -a >/dev/null; umount "$D/p/root/vfs
 		h.t.Logf("podman says:\n%s", stderr)
 	}
 	return out
+}
+
+// sweepPodman removes, when the test ends, the cgroup that podman keeps above its containers for itself, and fails if
+// another one is left.
+func (h *host) sweepPodman() {
+	before := cgroups("libpod")
+	h.t.Cleanup(func() {
+		clitest.Eventually(h.t, func() error {
+			for _, d := range strings.Fields(cgroups("libpod_parent")) {
+				if !strings.Contains(before, d) {
+					os.Remove(d + "/conmon")
+					os.Remove(d)
+				}
+			}
+			if after := cgroups("libpod"); len(strings.Fields(after)) > len(strings.Fields(before)) {
+				return &os.PathError{Op: "left", Path: after, Err: os.ErrExist}
+			}
+			return nil
+		})
+	})
 }
 
 func TestPodman(t *testing.T) {

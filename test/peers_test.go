@@ -102,6 +102,7 @@ func TestCraneValidatesOurImage(t *testing.T) {
 func TestPodmanRunsOurImage(t *testing.T) {
 	clitest.Need(t, "podman", "runc")
 	h := app(t)
+	h.sweepPodman()
 	podman := []string{"podman", "--runtime", "runc", // crun 1.8 refuses hybrid cgroups
 		"--root", h.dir + "/p", "--runroot", h.dir + "/pr", "--tmpdir", h.dir + "/pt",
 		"--storage-driver", "vfs", "--cgroup-manager", "cgroupfs", "--events-backend", "file"}

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/containernetworking/plugins/pkg/netlinksafe"
 	"github.com/vishvananda/netlink"
 
 	"github.com/ctr-tools/ctr/pkg/atomicfile"
@@ -231,7 +232,7 @@ func used(all []*Network) (taken []use, links map[string]bool, err error) {
 			taken = append(taken, use{p, "network " + n.Name})
 		}
 	}
-	list, err := netlink.LinkList()
+	list, err := netlinksafe.LinkList()
 	if err != nil {
 		return nil, nil, fmt.Errorf("list interfaces: %w", err)
 	}
@@ -241,7 +242,7 @@ func used(all []*Network) (taken []use, links map[string]bool, err error) {
 		byIndex[l.Attrs().Index] = l.Attrs().Name
 	}
 	// Every table: a policy route matters as much as one of the main table.
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	routes, err := netlinksafe.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
 	if err != nil {
 		return nil, nil, fmt.Errorf("list routes: %w", err)
 	}
@@ -303,7 +304,7 @@ func uniqueLocal(seed string) netip.Prefix {
 
 // uplinkMTU is the default route's MTU where it is below Ethernet's, else 0.
 func uplinkMTU() int {
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
+	routes, err := netlinksafe.RouteListFiltered(netlink.FAMILY_V4, &netlink.Route{Dst: nil}, netlink.RT_FILTER_DST)
 	if err != nil {
 		return 0
 	}

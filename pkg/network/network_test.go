@@ -367,7 +367,7 @@ func (h *host) foreign(name, bridge, last string) {
 		return exec.Command("nft", append([]string{"list", "table"}, strings.Fields(table)...)...).Run() == nil
 	}
 	var clean []string
-	for _, table := range []string{"ip cni_hostport", "ip6 cni_hostport", "inet cni_plugins_masquerade"} {
+	for _, table := range []string{"ip cni_hostport", "ip6 cni_hostport", "inet cni_plugins_masquerade", "ip nat"} {
 		if !exists(table) {
 			clean = append(clean, table)
 		}
