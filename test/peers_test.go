@@ -4,8 +4,6 @@ package test
 
 import (
 	"encoding/json"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -79,23 +77,16 @@ func TestUmociUnpacksOurImage(t *testing.T) {
 }
 
 func TestCraneValidatesOurImage(t *testing.T) {
-	bin := filepath.Join(os.TempDir(), "ctr-test-crane-0.22.1")
-	if _, err := os.Stat(filepath.Join(bin, "crane")); err != nil {
-		cmd := exec.Command("go", "install", "github.com/google/go-containerregistry/cmd/crane@v0.22.1")
-		cmd.Env = append(os.Environ(), "GOBIN="+bin, "CGO_ENABLED=0", "GOFLAGS=-mod=mod")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			t.Skipf("SKIP: needs crane: go install: %v: %s", err, out)
-		}
-	}
+	clitest.Need(t, "crane")
 	h := app(t)
 	addr := h.serve(h.dir + "/registry")
 	h.do("ctr-push", "oci:"+h.dir+"/layout:app", addr+"/app:1")
-	h.do(bin+"/crane", "validate", "--remote", addr+"/app:1")
-	if tags := h.do(bin+"/crane", "ls", addr+"/app"); tags != "1\n" {
+	h.do("crane", "validate", "--remote", addr+"/app:1")
+	if tags := h.do("crane", "ls", addr+"/app"); tags != "1\n" {
 		t.Errorf("tags are %q, want 1", tags)
 	}
 	// And the way back, from a registry that crane filled.
-	h.do(bin+"/crane", "copy", addr+"/app:1", addr+"/app:2")
+	h.do("crane", "copy", addr+"/app:1", addr+"/app:2")
 	h.do("ctr-fetch", "-q", addr+"/app:2")
 }
 
