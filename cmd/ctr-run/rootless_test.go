@@ -17,6 +17,7 @@ import (
 
 // A user without any privilege runs a container in which the own id is root's.
 func TestRootless(t *testing.T) {
+	clitest.UserNS(t)
 	const uid = 54321
 	b := newBox(t, "sh", "-c", "id -u; cat /proc/self/uid_map; ls /; exec sleep 1000")
 	runtime.MakeRootless(b.spec, uid, uid)

@@ -356,6 +356,7 @@ func TestLinks(t *testing.T) {
 }
 
 func TestMounts(t *testing.T) {
+	clitest.UserNS(t)
 	b := newBox(t, "sh", "-c", "cat /f; cat /d/a; echo x > /d/b; echo y > /ro/c; cat /t/passwd; cat /sh; grep ' /idle' /proc/self/mountinfo; stat -c %u:%g /mapped/a")
 	b.spec.Root.Readonly = false
 	dir := t.TempDir()
@@ -413,6 +414,7 @@ func TestOverlay(t *testing.T) {
 }
 
 func TestUserNamespace(t *testing.T) {
+	clitest.UserNS(t)
 	b := newBox(t, "sh", "-c", "id; while read a b c; do echo $a $b $c; done < /proc/self/uid_map; echo x > /dev/null && cat /secret; sleep 0.1")
 	b.spec.Linux.Namespaces = append(b.spec.Linux.Namespaces, specs.LinuxNamespace{Type: specs.UserNamespace})
 	b.spec.Linux.UIDMappings = []specs.LinuxIDMapping{{HostID: 100000, Size: 65536}}

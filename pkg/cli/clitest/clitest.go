@@ -70,6 +70,14 @@ func Root(t testing.TB) {
 	}
 }
 
+// UserNS skips the test where no user namespace can be made (in a chroot, or where it is forbidden).
+func UserNS(t testing.TB) {
+	t.Helper()
+	if err := exec.Command("unshare", "-U", "true").Run(); err != nil {
+		t.Skipf("SKIP: needs user namespaces: unshare -U: %v", err)
+	}
+}
+
 // Need skips the test unless the programs are installed.
 func Need(t testing.TB, programs ...string) {
 	t.Helper()
