@@ -4,22 +4,12 @@ package supervise
 
 import (
 	"os"
-	"path/filepath"
-	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/ctr-tools/ctr/pkg/cli/clitest"
 )
 
-// documents are the kinds of documents in spec/supervise.md, and who reads them.
-var documents = map[string]func([]byte) error{
-	"record": func(b []byte) error { _, err := parseRecord(b); return err },
-	"health": func(b []byte) error { _, err := parseHealth(b); return err },
-	"exit":   func(b []byte) error { _, err := parseExit(b); return err },
-	"stop":   func(b []byte) error { _, err := parseStop(b); return err },
-}
-
-// Examples of the page and good vectors are taken; a bad vector KIND.REASON.json is refused with an error that has
-// every word of REASON.
 func TestSpec(t *testing.T) {
 	page, err := os.ReadFile("../../spec/supervise.md")
 	if err != nil {
@@ -30,50 +20,10 @@ func TestSpec(t *testing.T) {
 		t.Fatal(err)
 	}
 	_, exit, _ := strings.Cut(string(bundle), "## exit.json")
-	page = append(page, exit...)
-	examples := regexp.MustCompile("(?s)```json title=\"(.*?)\"\n(.*?)```").FindAllStringSubmatch(string(page), -1)
-	if len(examples) == 0 {
-		t.Error("no examples")
-	}
-	for _, e := range examples {
-		parse := documents[e[1]]
-		if parse == nil {
-			t.Errorf("example of an unknown kind %q", e[1])
-			continue
-		}
-		if err := parse([]byte(e[2])); err != nil {
-			t.Errorf("example %s: %v", e[1], err)
-		}
-	}
-	vectors, _ := filepath.Glob("../../spec/testdata/supervise/*/*.json")
-	if len(vectors) < 15 {
-		t.Fatalf("%d vectors", len(vectors))
-	}
-	for _, v := range vectors {
-		data, err := os.ReadFile(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		kind, reason, _ := strings.Cut(strings.TrimSuffix(filepath.Base(v), ".json"), ".")
-		parse := documents[kind]
-		if parse == nil {
-			t.Errorf("%s: unknown kind", v)
-			continue
-		}
-		err = parse(data)
-		switch {
-		case filepath.Base(filepath.Dir(v)) == "good":
-			if err != nil {
-				t.Errorf("%s: %v", v, err)
-			}
-		case err == nil:
-			t.Errorf("%s: not refused", v)
-		default:
-			for word := range strings.SplitSeq(reason, "-") {
-				if !strings.Contains(strings.ToLower(err.Error()), word) {
-					t.Errorf("%s: %v: no word %q", v, err, word)
-				}
-			}
-		}
-	}
+	clitest.Vectors(t, "supervise", string(page)+exit, 15, map[string]func([]byte) error{
+		"record": func(b []byte) error { _, err := parseRecord(b); return err },
+		"health": func(b []byte) error { _, err := parseHealth(b); return err },
+		"exit":   func(b []byte) error { _, err := parseExit(b); return err },
+		"stop":   func(b []byte) error { _, err := parseStop(b); return err },
+	})
 }
