@@ -281,6 +281,16 @@ func TestKernelLimits(t *testing.T) {
 		}
 		return err
 	})
+	// The kernel counts the forks that it refused.
+	clitest.Eventually(t, func() error {
+		for _, p := range c.Paths() {
+			b, err := os.ReadFile(p.Dir + "/pids.events")
+			if n, ok := strings.CutPrefix(strings.TrimSpace(string(b)), "max "); err == nil && ok && n != "0" {
+				return nil
+			}
+		}
+		return errors.New("pids.events: no fork was refused, with a limit of 5 and 9 processes wanted")
+	})
 	if err := c.Kill(); err != nil {
 		t.Error(err)
 	}
